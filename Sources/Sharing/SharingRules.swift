@@ -30,6 +30,9 @@ package struct SharingRules: OptionSet, Sendable {
     package static let waitForTerms = SharingRules(rawValue: 1 << 9)
     /// Hosts that return to terms obey the others until that has been confirmed, too.
     package static let confirmReturn = SharingRules(rawValue: 1 << 20)
+    /// The engine grants only to a host that the terms settled last name, or all of their hosts: a new epoch that one of
+    /// these begins waits for it.
+    package static let beKnown = SharingRules(rawValue: 1 << 21)
     /// A change is in the host's ledger before an answer or a call leaves.
     package static let keepFirst = SharingRules(rawValue: 1 << 10)
     /// After a reboot, whose length no clock knows, no grant is open.
@@ -57,15 +60,15 @@ package struct SharingRules: OptionSet, Sendable {
     /// The engine hears of refused requests that count: who keeps trying stays refused on all hosts.
     package static let tellRefused = SharingRules(rawValue: 1 << 19)
 
-    package static let all = SharingRules(rawValue: 1 << 21 - 1)
+    package static let all = SharingRules(rawValue: 1 << 22 - 1)
 
     /// By the names that the design and the simulator's command use.
     package static let names: [(name: String, rule: SharingRules)] = [
         ("wait-for-all", .waitForAll), ("new-epoch", .newEpoch), ("no-way-back", .noWayBack),
         ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
         ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
-        ("wait-for-terms", .waitForTerms), ("confirm-return", .confirmReturn), ("keep-first", .keepFirst),
-        ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins),
+        ("wait-for-terms", .waitForTerms), ("confirm-return", .confirmReturn), ("be-known", .beKnown),
+        ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins),
         ("tell-again", .tellAgain), ("keep-ended", .keepEnded), ("changes-first", .changesFirst),
         ("own-pool", .ownPool), ("fixed-shares", .fixedShares), ("tell-refused", .tellRefused),
     ]

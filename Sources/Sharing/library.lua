@@ -3,8 +3,9 @@
 -- The part of a shared ledger that runs in Valkey or Redis 7: an index of what the hosts have used of each pool.
 -- Hosts can make it anew from their own ledgers, so nothing here is the truth. Tests/SharedSimulation/Engine.swift does
 -- the same in Swift; Tests/sharing compares the two. A change to the calls or to the data needs a new version in the
--- library's name. Hosts with different versions work on the same data: version 1 lacks the changes, and version 2 says
--- too early that hosts have returned to the terms settled last. They do the rest in the same way.
+-- library's name. Hosts with different versions work on the same data: version 1 lacks the changes. Versions 1 and 2 say
+-- too early that hosts have returned to the terms settled last, and grant to hosts that the others do not know. They do
+-- the rest in the same way.
 --
 -- All times are milliseconds. A lane is a pool with one window: one key of one limit. The keys are
 --   KEYS[1] state  hash    the epoch, and what is known of each host
@@ -119,6 +120,17 @@ local function settle(key, state, time, terms)
         redis.call('HSET', key, 'settled', terms)
     end
     return true
+end
+
+-- Whether the terms settled last name a host, or all of their hosts do: a new epoch that one of these begins waits for it.
+local function isKnown(state, host)
+    local known = true
+    for name in string.gmatch(string.match(state.settled, '[^;]*$'), '[^,]+') do
+        if name == host then return true end
+        local list = ',' .. (state['list:' .. name] or '') .. ','
+        if not state['gone:' .. name] and not string.find(list, ',' .. host .. ',', 1, true) then known = false end
+    end
+    return known
 end
 
 -- Replaces what a mark has in a lane, and grants what is free. `place` is where the lane's arguments begin:
@@ -301,7 +313,7 @@ local function exchange(KEYS, ARGV)
     local obeys = string.find('|' .. ARGV[8] .. '|', '|' .. (state.settled or '') .. '|', 1, true)
     -- A reset that the host has not seen may have freed units that it still counts.
     local mayGrant = state.settled and obeys and state['registered:' .. host] and position == latestChange
-        and (complete or time > tonumber(state.hidden))
+        and (complete or time > tonumber(state.hidden)) and isKnown(state, host)
     local settled = state.settled or ''
     if settled == ARGV[7] and tonumber(ARGV[10]) > 0 and not isSettled then settled = '' end
     local reply = { 'ok', text(time), settled, text(stable), text(position) }

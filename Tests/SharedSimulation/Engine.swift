@@ -101,12 +101,20 @@ package struct Engine: Sendable {
         let mayGrant =
             !settled.isEmpty && call.obeyed.contains(settled) && host.isRegistered && hasSeenAll
             && (isComplete || time > hidden || !rules.contains(.waitForAll))
+            && (isKnown(call.host) || isOlder || !rules.contains(.beKnown))
         let granted = call.lanes.map {
             exchange($0, mark: call.mark, mayGrant: mayGrant, hosts: Int64(max(needed.count, 1)), rules)
         }
         if !isOlder { prune(stable: rules.contains(.keepEnded) ? stable : .max) }
         let returns = call.terms == settled && call.termsMatter > 0 && rules.contains(.confirmReturn) && !isOlder
         return .exchanged(time: time, settled: returns && !isSettled ? "" : settled, granted: granted, news: news)
+    }
+
+    /// Whether the terms settled last name a host, or all of their hosts do.
+    private func isKnown(_ name: String) -> Bool {
+        let members = Terms(text: settled)?.hosts ?? []
+        return members.contains(name)
+            || members.allSatisfy { gone.contains($0) || hosts[$0]?.hosts.contains(name) ?? false }
     }
 
     /// Takes what the host tells of changes, and tells it what it has not seen.

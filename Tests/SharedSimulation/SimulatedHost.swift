@@ -142,6 +142,11 @@ final class SimulatedHost {
             return
         }
         if let own = self.version, own > version { return }
+        guard simulation.versions[version].terms.hosts.contains(name) else {
+            // weir.yaml can't leave out its own host: one that is removed is stopped.
+            if self.version != nil { dieForGood() }
+            return
+        }
         let isFirst = self.version == nil
         self.version = version
         ledger.configure(simulation.versions[version].terms)

@@ -142,6 +142,27 @@ package struct SimulationPlan: Sendable {
         return plan
     }
 
+    /// Like `forgetfulEngine`, with a host that is added before the others know of it, and hosts that are cut off.
+    package static func strangers(seed: UInt64) -> SimulationPlan {
+        var plan = forgetfulEngine(seed: seed)
+        var random = SeededRandom(seed: seed &* 41)
+        let lanes = [Lane(key: 1, window: 10_000)]
+        plan.lanes = lanes
+        let (few, all) = (["mx1", "mx2"], ["mx1", "mx2", "mx3"])
+        let share: Int64 = random.pick([0, 0, 500])
+        plan.hosts = all
+        plan.versions = [few, all].map { version($0, 4, share, lanes, number: 1) }
+        plan.timing.longestWindow = 10_000
+        plan.timing.validity = 1000
+        plan.timing.oldPrimary = 1000
+        plan.meanInterval = 10_000.0 / 4 / 8
+        plan.units = [1]
+        plan.length = 150_000
+        plan.faults = [.flush, .partition, .healing]
+        plan.faultInterval = 1500
+        return plan
+    }
+
     /// Like `random`, with administrators.
     package static func changes(seed: UInt64) -> SimulationPlan {
         var plan = random(seed: seed)
@@ -231,9 +252,8 @@ package struct SimulationPlan: Sendable {
     /// By the names that the simulator's command uses.
     package static let named: [String: @Sendable (UInt64) -> SimulationPlan] = [
         "random": random, "longGrants": longGrants, "forgetfulEngine": forgetfulEngine, "returns": returns,
-        "changes": changes,
-        "busyAdministrators": busyAdministrators, "raises": raises, "mixed": mixed,
-        "refused": refused, "persistent": persistent,
+        "strangers": strangers, "changes": changes, "busyAdministrators": busyAdministrators, "raises": raises,
+        "mixed": mixed, "refused": refused, "persistent": persistent,
     ]
 
     /// Three hosts without faults, which are asked for three times what they may admit.

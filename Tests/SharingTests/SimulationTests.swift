@@ -48,6 +48,7 @@ struct SimulationTests {
             case .stopEarly, .endAtReboot: SimulationPlan.longGrants
             case .identifyEpochs, .noWayBack: SimulationPlan.forgetfulEngine
             case .confirmReturn: SimulationPlan.returns
+            case .beKnown: SimulationPlan.strangers
             case .newestWins, .tellAgain, .keepEnded: SimulationPlan.changes
             case .changesFirst, .ownPool: SimulationPlan.busyAdministrators
             case .fixedShares: SimulationPlan.raises
