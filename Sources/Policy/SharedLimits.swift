@@ -244,9 +244,11 @@ final class SharedLimits: EngineConnection.Owner {
             engineTrouble = trouble
             host.log.warning("\(trouble.cause): \(trouble.effect)")
         case .otherTerms:
+            let isMember = shared?.ledger.kept.settled?.hosts.contains(settings.name ?? "") ?? true
             host.log.warning(
                 "\(address) (version \(serverVersion)) is in use, but the hosts have different limits, shares or lists "
-                    + "of hosts: until all agree, each uses the smallest of them")
+                    + "of hosts: until all agree, each uses the smallest of them"
+                    + (isMember ? "" : "; this new host has no share, and the engine grants it units once all name it"))
         case .clone:
             complain(
                 "another host with the name \(settings.name ?? "") is connected to \(address): give each host its "

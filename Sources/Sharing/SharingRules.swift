@@ -30,8 +30,8 @@ package struct SharingRules: OptionSet, Sendable {
     package static let waitForTerms = SharingRules(rawValue: 1 << 9)
     /// Hosts that return to terms obey the others until that has been confirmed, too.
     package static let confirmReturn = SharingRules(rawValue: 1 << 20)
-    /// The engine grants only to a host that the terms settled last name, or all of their hosts: a new epoch that one of
-    /// these begins waits for it.
+    /// The engine grants only to a host that the terms settled last name, or all of their hosts. So each of these waits
+    /// for it in a new epoch.
     package static let beKnown = SharingRules(rawValue: 1 << 21)
     /// A change is in the host's ledger before an answer or a call leaves.
     package static let keepFirst = SharingRules(rawValue: 1 << 10)
@@ -68,8 +68,9 @@ package struct SharingRules: OptionSet, Sendable {
         ("count-grants", .countGrants), ("stop-early", .stopEarly), ("register-grants", .registerGrants),
         ("number-calls", .numberCalls), ("capped-time", .cappedTime), ("smaller-terms", .smallerTerms),
         ("wait-for-terms", .waitForTerms), ("confirm-return", .confirmReturn), ("be-known", .beKnown),
-        ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs), ("newest-wins", .newestWins),
-        ("tell-again", .tellAgain), ("keep-ended", .keepEnded), ("changes-first", .changesFirst),
-        ("own-pool", .ownPool), ("fixed-shares", .fixedShares), ("tell-refused", .tellRefused),
+        ("keep-first", .keepFirst), ("end-at-reboot", .endAtReboot), ("identify-epochs", .identifyEpochs),
+        ("newest-wins", .newestWins), ("tell-again", .tellAgain), ("keep-ended", .keepEnded),
+        ("changes-first", .changesFirst), ("own-pool", .ownPool), ("fixed-shares", .fixedShares),
+        ("tell-refused", .tellRefused),
     ]
 }

@@ -122,7 +122,7 @@ local function settle(key, state, time, terms)
     return true
 end
 
--- Whether the terms settled last name a host, or all of their hosts do: a new epoch that one of these begins waits for it.
+-- Whether the terms settled last name a host, or all of their hosts do. So each of these waits for it in a new epoch.
 local function isKnown(state, host)
     local known = true
     for name in string.gmatch(string.match(state.settled, '[^;]*$'), '[^,]+') do

@@ -283,6 +283,22 @@ class SharedTests(unittest.TestCase):
                 one.wait_logged(IN_USE)
                 self.assertEqual(admitted(one, "a", 3), 3)
 
+    def test_a_host_that_the_others_do_not_name_is_granted_nothing(self):
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(Engine())
+            others = [stack.enter_context(host(engine.port, name, HOSTS[:2])) for name in HOSTS[:2]]
+            for service in others:
+                service.wait_logged(IN_USE)
+            new = stack.enter_context(host(engine.port, "mx3", HOSTS))
+            new.wait_logged("this new host has no share, and the engine grants it units once all name it")
+            for service in others:
+                self.assertEqual(admitted(new, "a", 3), 0)
+                self.assertEqual(admitted(service, "b", 3), 3)
+                service.configure(shared={**service.config["shared"], "hosts": HOSTS})
+                service.restart()
+                service.wait_logged("the hosts have different limits, shares or lists of hosts")
+            wait_until(lambda: admitted(new, "a", 1) == 1, "the engine grants units to the new host")
+
     def test_two_hosts_of_one_name(self):
         with Engine() as engine, host(engine.port, "mx1", ["mx1"]) as one:
             one.wait_logged(IN_USE)
