@@ -152,10 +152,11 @@ package struct Examination {
 
     /// Seconds, of `10s`, `100` or `5m`; nil for anything else.
     static func seconds(_ text: String) -> Int? {
-        guard let unit = text.last, let factor = ["s": 1, "m": 60, "h": 3600, "d": 86_400][unit] else {
-            return Int(text)
+        let factors = ["s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800]
+        guard let unit = text.last.map({ String($0) }), let factor = factors[unit] else {
+            return Int32(text).map { Int($0) }
         }
-        return Int(text.dropLast()).map { $0 * factor }
+        return Int32(text.dropLast()).map { Int($0) * factor }
     }
 
     /// Whether the service runs chrooted in the queue directory.
