@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Limits
 internal import Loop
 package import Policy
@@ -82,7 +81,7 @@ package struct AllHosts: Sendable {
         sums.add(answers, tellAll: true)
         let shared = try await exchange.ledger.sharedLimits()
         let order = own.map(\.limit)
-        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: Self.wallTime)
+        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: secondsSince1970())
         return (own.filter { !shared.contains($0.limit) } + all).sorted { one, other in
             (order.firstIndex(of: one.limit) ?? .max, one.limit)
                 < (order.firstIndex(of: other.limit) ?? .max, other.limit)
@@ -177,8 +176,6 @@ package struct AllHosts: Sendable {
 
     // MARK: Sums
 
-    private static var wallTime: Double { Double(time(nil)) }
-
     private func standings(
         _ own: [KeyStanding], _ answers: [HostAnswer], _ exchange: HostExchange
     ) async throws -> [KeyName: KeyStanding] {
@@ -186,7 +183,7 @@ package struct AllHosts: Sendable {
         var sums = KeySums(own: exchange.name, hosts: exchange.figures.hosts)
         sums.add(own: own)
         sums.add(answers, tellAll: true)
-        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: Self.wallTime)
+        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: secondsSince1970())
         return Dictionary(
             (all + own.filter { !shared.contains($0.limit) }).map { (KeyName($0), $0) },
             uniquingKeysWith: { one, _ in one })
@@ -224,7 +221,7 @@ package struct AllHosts: Sendable {
             isCut = isCut || others.contains(where: \.isCut)
         }
         let alone = own.filter { !shared.contains($0.limit) }
-        return (KeySums.fullestFirst(sums.sums(names, at: Self.wallTime) + alone), isCut)
+        return (KeySums.fullestFirst(sums.sums(names, at: secondsSince1970()) + alone), isCut)
     }
 }
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 internal import Limits
 internal import Report
 internal import Settings
@@ -31,7 +30,7 @@ final class DecisionLog: LedgerObserver {
         let letsPass = event.limit.answer(to: reason).letsPass
         let verb = event.isShadowed ? "would refuse" : letsPass ? "let through" : "refuse"
         let refused = RefusedRequest(
-            time: Double(time(nil)), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
+            time: secondsSince1970(), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
             reason: reason.rawValue, usage: usage, retry: event.retrySeconds, action: action,
             queueID: Self.text(request.queueID), client: client, login: Self.text(request.saslUsername),
             sender: Self.text(request.sender), recipient: Self.text(request.recipient))
