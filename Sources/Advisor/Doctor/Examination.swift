@@ -106,7 +106,7 @@ package struct Examination {
     /// Whether master_service_disable has the service, by its type or by name and type. The first match decides, and
     /// one after `!` keeps the service.
     private func isDisabled(_ service: PostfixSetup.Service) -> Bool {
-        let patterns = RestrictionList.words(setup.value("master_service_disable")[...], separators: ", \t")
+        let patterns = setup.words("master_service_disable")
         let match = patterns.first { [service.type, service.id].contains($0.drop { $0 == "!" }.lowercased()) }
         return match.map { $0.prefix { $0 == "!" }.count % 2 == 0 } ?? false
     }
@@ -268,7 +268,7 @@ package struct Examination {
 
     /// Sets a parameter for one service. Lists are separated by commas, as values in master.cf can't have spaces.
     func override(_ name: String, with value: String, in service: PostfixSetup.Service) -> Change {
-        let words = RestrictionList.words(value[...], separators: ", \t").joined(separator: ",")
+        let words = RestrictionList.words(value).joined(separator: ",")
         return .override(service: service.id, name, value: words)
     }
 

@@ -60,7 +60,7 @@ extension ImportedLimits {
         // By default, this is the value of one of these.
         let names = [name, "smtpd_client_connection_limit_exceptions", "mynetworks"]
         let line = names.lazy.map(main.line).first { $0 > 0 } ?? 0
-        let patterns = RestrictionList.words(main.value(name)[...], separators: ", \t")
+        let patterns = RestrictionList.words(main.value(name))
         var networks: [Network] = []
         var excluded: [Network] = []
         for pattern in patterns {
