@@ -10,8 +10,8 @@ extension RuleList {
         let rules = entries.indices.filter { entries[$0].statement.expression.map(Self.isCaseSensitive) ?? false }
         return Dictionary(grouping: rules) { entries[$0].table }.values.sorted { $0[0] < $1[0] }.map { rules in
             let more = rules.count > 1 ? "; the same holds for \(rules.count - 1) more of this table" : ""
-            return fault(
-                rules[0], "the flag i makes this pattern case-sensitive; without it, case is ignored\(more)"
+            return warning(
+                of: rules[0], "the flag i makes this pattern case-sensitive; without it, case is ignored\(more)"
             )
         }
     }
