@@ -15,7 +15,7 @@ final class DecisionLog: LedgerObserver {
     private(set) var evictedKeys: UInt64 = 0
     /// Asks the other hosts about a key of a shared limit. `client` has sent the request that led to it.
     var onNear: (_ key: KeyName, _ client: String) -> Void = { _, _ in }
-    /// For the page and `weir top`.
+    /// Told of each refusal, for the page and `weir top`.
     var onRefusal: (RefusedRequest) -> Void = { _ in }
 
     init(log: EventLog, alerts: Alerts) {

@@ -23,7 +23,7 @@ package struct SelectionChange {
     /// Whether other hosts are not told.
     private var isHere = false
     package private(set) var changed = KeysChanged(count: 0, keys: [], isDone: true)
-    /// Those of the changed keys.
+    /// The limits of the changed keys.
     private(set) var limits: Set<String> = []
 
     /// Steps of a `SelectionWalk` in one go. Fewer than in other walks: a pattern is compared with each key.

@@ -168,7 +168,7 @@ struct POSIXPatternSize {
 
         var isAtEnd: Bool { index == source.count }
         var depth: Int { groups.count }
-        /// Of the innermost group.
+        /// The positions of the innermost group.
         var positions: Int { groups[groups.count - 1].size.positions }
 
         mutating func readItem() {

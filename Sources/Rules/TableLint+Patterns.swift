@@ -27,7 +27,7 @@ extension RuleList {
         return !isCaseless && letter != nil && !bytes.starts(with: "(?i)".utf8)
     }
 
-    /// Of a `regexp:` pattern: an escape of Perl, which stands for its letter here.
+    /// An escape of Perl in a `regexp:` pattern, where it stands for its letter.
     static func strayEscape(_ expression: Expression) -> String? {
         guard case .posix = expression.source.syntax else { return nil }
         let bytes = expression.source.bytes

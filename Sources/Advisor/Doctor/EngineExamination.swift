@@ -7,7 +7,7 @@ internal import Sharing
 /// Examines the engine of shared limits, and the hosts that it knows.
 package struct EngineExamination {
     private let settings: Configuration.Shared
-    /// That of the primary, if Sentinel is asked.
+    /// The address of the primary, if Sentinel is asked.
     private let address: EngineAddress
     private var findings: [Finding] = []
 

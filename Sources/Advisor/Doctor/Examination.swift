@@ -13,15 +13,15 @@ package struct Examination {
     let configuration: Configuration
     /// The tables that `configuration` names.
     let rules: ContentRules
-    /// Of main.cf and master.cf; nil for the system's instance.
+    /// The directory of main.cf and master.cf; nil for the system's instance.
     private let directory: String?
     private(set) var findings: [Finding] = []
-    /// Of the other instances.
+    /// The examinations of the other instances.
     private(set) var others: [Examination] = []
     /// Services that several filters share are examined once.
     var examinedTransports: Set<String> = []
     var examinedCleanups: Set<String> = []
-    /// Of weir.yaml, and those that were proposed.
+    /// The listeners of weir.yaml, and those that were proposed.
     var policyListeners: [Endpoint]
     var milterListeners: [Endpoint]
     var filterListeners: [Configuration.FilterListener]
@@ -150,7 +150,7 @@ package struct Examination {
 
     var queue: String { setup.value("queue_directory") }
 
-    /// Seconds, of `10s`, `100` or `5m`; nil for anything else.
+    /// Seconds, of `10s`, `100` or `5m`; nil for anything else, and for a number that Postfix can't hold in an int.
     static func seconds(_ text: String) -> Int? {
         let factors = ["s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800]
         guard let unit = text.last.map({ String($0) }), let factor = factors[unit] else {

@@ -177,7 +177,8 @@ private struct AnvilParameters {
         (lines.lastIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
     }
 
-    /// Of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older versions.
+    /// The defaults of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older
+    /// versions.
     private static let defaults = """
         anvil_rate_time_unit = 60s
         compatibility_level = 0
