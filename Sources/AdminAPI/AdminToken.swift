@@ -49,7 +49,7 @@ package enum AdminToken {
         }
     }
 
-    /// Of a token, in characters.
+    /// The least length of a token, in characters.
     private static let shortest = 32
 
     private static func isEmptyFile(_ path: String) -> Bool {

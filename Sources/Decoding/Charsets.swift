@@ -32,7 +32,7 @@ struct Charsets: ~Copyable {
     /// How many the current message may still open. Those that an earlier message has left open count, too, so that a
     /// text does not depend on the messages before.
     private var openable = Charsets.mostOfMessage
-    /// Of the current long text.
+    /// The converter of the current long text.
     private var converter = Converter.none
     /// Bytes of it that are not converted yet.
     private var block: [UInt8] = []

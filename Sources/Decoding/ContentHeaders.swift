@@ -9,7 +9,7 @@ struct ContentHeaders {
     /// In lower case.
     private(set) var charset: [UInt8] = []
     private(set) var encoding: [UInt8] = []
-    /// Of several, mail programs use the first or the last.
+    /// Where there are several, mail programs use the first or the last.
     private(set) var boundaries: [[UInt8]] = []
     /// The names of the file in UTF-8: those of Content-Disposition, and those of Content-Type that differ.
     var names: [[UInt8]] {

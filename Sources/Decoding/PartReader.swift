@@ -54,12 +54,12 @@ package struct PartReader: ~Copyable {
 
     private struct Level {
         let part: Part
-        /// Of a part whose boundary does not occur.
+        /// The headers of a part whose boundary does not occur.
         let headers: ContentHeaders
         let boundaries: [[UInt8]]
         /// What the paths of its parts begin with.
         let prefix: [UInt8]
-        /// Of its parts.
+        /// The depth of its parts.
         let depth: Int
         /// The parts of multipart/digest are messages.
         let isDigest: Bool

@@ -26,7 +26,7 @@ struct TransferDecoder {
     static let margin = 64
 
     private let encoding: Encoding
-    /// Of base64: bits that make no byte yet.
+    /// The bits of base64 that make no byte yet.
     private var bits: UInt32 = 0
     private var bitCount: UInt32 = 0
     /// A beginning that the next bytes decide about: a CR, or `=` with what follows it.

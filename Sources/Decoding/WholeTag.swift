@@ -87,6 +87,8 @@ struct WholeTag {
 }
 
 /// What names of at most eight bytes mean.
+///
+/// Sendable, unchecked: only `init` writes the entries.
 struct ShortNames<Meaning: Sendable>: @unchecked Sendable {
     /// Bytes.
     static var longest: Int { 8 }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Limits
 internal import Loop
 package import Policy
@@ -29,7 +28,7 @@ package struct AllHosts: Sendable {
 
     // MARK: Keys
 
-    /// As `LedgerHost.fullest`. A key that is among the `most` fullest on no host is missing.
+    /// Like `LedgerHost.fullest`, for all hosts. A key that is among the `most` fullest on no host is missing.
     package func fullest(_ most: Int, limit: String?, withHistory: Bool = false) async throws -> [KeyStanding] {
         guard let exchange else { return try await host.fullest(most, limit: limit, withHistory: withHistory) }
         let (own, answers) = try await exchange.ask(.fullest(most: most, limit: limit)) {
@@ -39,7 +38,7 @@ package struct AllHosts: Sendable {
         return sums.prefix(most).map { withHistory ? $0 : $0.withoutHistory }
     }
 
-    /// As `LedgerHost.keys`.
+    /// Like `LedgerHost.keys`, for all hosts.
     ///
     /// - Parameters:
     ///   - state: as for `KeySelection`.
@@ -71,7 +70,7 @@ package struct AllHosts: Sendable {
             isCut: isCut ? true : nil)
     }
 
-    /// As `LedgerHost.standings(ofKey:limit:)`.
+    /// Like `LedgerHost.standings(ofKey:limit:)`, for all hosts.
     package func standings(ofKey key: String, limit: String?) async throws -> [KeyStanding] {
         guard let exchange else { return try await host.standings(ofKey: key, limit: limit) }
         let (own, answers) = try await exchange.ask(.key(key, limit: limit)) {
@@ -82,14 +81,14 @@ package struct AllHosts: Sendable {
         sums.add(answers, tellAll: true)
         let shared = try await exchange.ledger.sharedLimits()
         let order = own.map(\.limit)
-        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: Self.wallTime)
+        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: secondsSince1970())
         return (own.filter { !shared.contains($0.limit) } + all).sorted { one, other in
             (order.firstIndex(of: one.limit) ?? .max, one.limit)
                 < (order.firstIndex(of: other.limit) ?? .max, other.limit)
         }
     }
 
-    /// As `LedgerHost.standings(ofText:most:)`.
+    /// Like `LedgerHost.standings(ofText:most:)`, for all hosts.
     package func standings(ofText text: String, most: Int) async throws -> [FoundKey] {
         guard let exchange else { return try await host.standings(ofText: text, most: most) }
         let (own, answers) = try await exchange.ask(.key(text, limit: nil)) {
@@ -102,7 +101,7 @@ package struct AllHosts: Sendable {
         }
     }
 
-    /// As `LedgerHost.search`.
+    /// Like `LedgerHost.search`, for all hosts.
     package func search(_ text: String) async throws -> KeySearch? {
         guard let exchange else { return try await host.search(text) }
         let (own, answers) = try await exchange.ask(.search(text)) { try await host.search(text) }
@@ -134,7 +133,7 @@ package struct AllHosts: Sendable {
 
     // MARK: Changes
 
-    /// As `LedgerHost.apply`. If other hosts share the limit, the notes name those that do not answer.
+    /// Like `LedgerHost.apply`, for all hosts. If other hosts share the limit, the notes name those that do not answer.
     package func apply(_ change: KeyChange) async throws -> [KeyStanding] {
         guard let exchange else { return try await host.apply(change) }
         var (standings, silent) = try await exchange.greet { try await host.apply(change) }
@@ -145,7 +144,8 @@ package struct AllHosts: Sendable {
         return standings
     }
 
-    /// As `LedgerHost.apply`. If other hosts share the limits, the note names those that do not answer.
+    /// Like `LedgerHost.apply`, for all hosts. If other hosts share the limits, the note names those that do not
+    /// answer.
     package func apply(_ change: KeyChange, to selection: KeySelection, most: Int?) async throws -> KeysChanged {
         guard let exchange else { return try await host.apply(change, to: selection, most: most) }
         var (changed, silent) = try await exchange.greet {
@@ -177,8 +177,6 @@ package struct AllHosts: Sendable {
 
     // MARK: Sums
 
-    private static var wallTime: Double { Double(time(nil)) }
-
     private func standings(
         _ own: [KeyStanding], _ answers: [HostAnswer], _ exchange: HostExchange
     ) async throws -> [KeyName: KeyStanding] {
@@ -186,7 +184,7 @@ package struct AllHosts: Sendable {
         var sums = KeySums(own: exchange.name, hosts: exchange.figures.hosts)
         sums.add(own: own)
         sums.add(answers, tellAll: true)
-        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: Self.wallTime)
+        let all = sums.sums(sums.names.filter { shared.contains($0.limit) }, at: secondsSince1970())
         return Dictionary(
             (all + own.filter { !shared.contains($0.limit) }).map { (KeyName($0), $0) },
             uniquingKeysWith: { one, _ in one })
@@ -224,7 +222,7 @@ package struct AllHosts: Sendable {
             isCut = isCut || others.contains(where: \.isCut)
         }
         let alone = own.filter { !shared.contains($0.limit) }
-        return (KeySums.fullestFirst(sums.sums(names, at: Self.wallTime) + alone), isCut)
+        return (KeySums.fullestFirst(sums.sums(names, at: secondsSince1970()) + alone), isCut)
     }
 }
 

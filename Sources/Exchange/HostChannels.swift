@@ -4,7 +4,7 @@ internal import Sharing
 
 /// The names that the hosts use in the engine for what they tell each other.
 struct HostChannels {
-    /// Of the messages.
+    /// The version of the messages.
     private static let version = 1
 
     private let prefix: String

@@ -46,7 +46,7 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
     private struct Told {
         /// When each host took the figures that it told last.
         var taken: [String: ContinuousClock.Instant] = [:]
-        /// Those that have answered the last question that they were asked.
+        /// The hosts that have answered the last question that they were asked.
         var answered: Set<String> = []
         /// Why the other hosts can't be asked.
         var fault: String? = "the engine is not in use yet"
@@ -54,7 +54,8 @@ package final class HostExchange: EngineMessenger.Owner, @unchecked Sendable {
         var figures: [String: HostAnswer] = [:]
     }
 
-    /// For answers, after the part of this host is there. A host that has a long list to make may take as long again.
+    /// How long to wait for answers, once the part of this host is there. A host with a long list to make may take as
+    /// long again.
     private static let patience: Duration = .milliseconds(500)
     private static let mostPatience: Duration = .seconds(10)
     private static let claimTimeout: TimeAmount = .milliseconds(500)

@@ -65,14 +65,14 @@ package struct HostQuestion: Codable, Equatable, Sendable {
 
 /// The answer of one host.
 package struct HostAnswer: Codable, Equatable, Sendable {
-    /// Of the question.
+    /// The id of the question.
     package var id: UInt64
     package var from: String
     /// Seconds since the figures were taken.
     package var age: Double
     /// When it was sent, in seconds since 1970 by the sender's clock; nil from earlier versions of Weir.
     package var sentAt: Double?
-    /// Of limits that the hosts share.
+    /// How keys stand with limits that the hosts share.
     package var standings: [KeyStanding] = []
     /// How many keys there are, if there are more than `standings`.
     package var count = 0

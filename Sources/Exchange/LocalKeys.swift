@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 internal import Limits
 internal import Loop
 internal import Policy
@@ -81,8 +80,9 @@ struct LocalKeys: Sendable {
                         host: "", keys: state.accountCount, refusals: state.refusals, blocks: state.blocks)
                 )
             }
-            let now = Double(time(nil))
-            let refusals = host.withActivity { activity, _ in activity.refusalGroups.newestFirst(at: now) }
+            let refusals = host.withActivity { activity, _ in
+                activity.refusalGroups.newestFirst(at: secondsSince1970())
+            }
             return (
                 Dictionary(limits, uniquingKeysWith: { one, _ in one }),
                 Array(refusals.prefix(HostAnswer.mostRefusals))

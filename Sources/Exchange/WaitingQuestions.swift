@@ -12,7 +12,7 @@ package struct WaitingQuestions {
     private var walks = Queue()
     private var others = Queue()
 
-    /// Of each kind.
+    /// At most this many questions of each kind wait.
     private static let most = 32
 
     package init() {}

@@ -9,7 +9,7 @@ package struct SharedWarning: Hashable, Sendable {
     package let window: String
     /// The last change of the key before it (`Ledger.lastChange`). After another change, there is another warning.
     package let change: Int64
-    /// For so long, there is no other.
+    /// How long there is no other warning.
     package let quiet: Duration
 
     /// nil if no limit has such a window.

@@ -9,7 +9,7 @@ internal import MailSyntax
 /// must be the only one, as cleanup(8) adds none to a message that has one: so nobody can try many. Headers that are
 /// added to a message with a Message-Id of its own are therefore not recognised.
 struct AddedHeaders {
-    /// Of the queue file that cleanup(8) has written; empty where nothing is recognised.
+    /// The ID of the queue file that cleanup(8) has written; empty where nothing is recognised.
     var queueID: [UInt8] = []
     /// The first header is the Received: header of pickup(8), which has the queue ID.
     var comesFromPickup = false

@@ -26,9 +26,9 @@ extension Effect {
 extension Verdict {
     /// The recipients of an accepted message, as commands need them.
     package enum Recipients: Equatable, Sendable {
-        /// Those of the envelope, and copies to others.
+        /// The recipients of the envelope, and copies to others.
         case envelope(copies: [[UInt8]])
-        /// This one instead of those of the envelope.
+        /// This recipient instead of those of the envelope.
         case redirect([UInt8])
     }
 

@@ -3,7 +3,7 @@ internal import MailSyntax
 
 /// Edits of what a DKIM signature covers (RFC 6376).
 extension MessageChecker {
-    /// Of a message; further ones are not looked at.
+    /// At most this many signatures of a message are looked at.
     private static let mostSignatures = 10
     private static let mostNames = 20
 

@@ -20,7 +20,7 @@ struct MessageChecker: ScannerEvents {
     var held: HeldHeaders?
     /// The set that is asked.
     var current: SetInUse { didSet { headerPass = current.headerPass } }
-    /// That of `current`, so that a block of headers counts no references to it.
+    /// The fast pass of `current`, kept here so that a block of headers counts no references to it.
     private(set) var headerPass: FastPass?
     /// Whether a rule has ended the checks of `current`.
     private(set) var currentHasEnded = false

@@ -24,7 +24,7 @@ struct AddableHeaders {
     ]
     static let namesOfFrom: [StaticString] = ["from", "resent-from"]
 
-    /// Of `names` by their index: those that the message has, and those that are left.
+    /// The names that the message has, and those that are left, as bits by their index in `names`.
     private var before: UInt8 = 0
     private var after: UInt8 = 0
     private var isResent = false

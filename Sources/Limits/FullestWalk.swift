@@ -10,13 +10,13 @@ package struct FullestWalk {
 
     private let most: Int
     private let withHistory: Bool
-    /// Of the limits whose accounts are not measured yet.
+    /// The lists of the limits whose accounts are not measured yet.
     private var lists: [[Account]]
-    /// In the last of `lists`.
+    /// The position in the last of `lists`.
     private var position = 0
     /// A heap with the least full account first.
     private var heap: [Measured] = []
-    /// The least full first.
+    /// How the keys of the heap stand, the least full first.
     private var standings: [Standing] = []
     /// How many accounts were measured so far.
     package private(set) var measured = 0

@@ -91,10 +91,10 @@ package struct SelectionWalk {
     /// The walk is of no use to another one.
     fileprivate weak var ledger: Ledger?
     fileprivate let selection: KeySelection
-    /// Those that are not searched yet. One that a reload removes has no accounts.
+    /// The limits that are not searched yet. A limit that a reload removes has no accounts.
     fileprivate var limits: ArraySlice<LimitState>
     fileprivate var position = AccountTable.Walk()
-    /// Of these, some may have left memory since.
+    /// What was found. Some of these accounts may have left memory since.
     package fileprivate(set) var found: [Account] = []
 
     /// The accounts that were found since the last call.

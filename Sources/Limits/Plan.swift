@@ -61,8 +61,8 @@ struct Violation {
 
 /// The first violations of a request, in the order of the limits.
 struct Violations {
-    /// Of a limit that refuses the request.
+    /// The violation of a limit that refuses the request.
     var refusing: Violation?
-    /// Of a limit whose answer lets the request pass; the request is charged to it.
+    /// The violation of a limit whose answer lets the request pass. The request is charged to it.
     var passing: Violation?
 }

@@ -24,10 +24,10 @@ struct Upkeep {
     private var dirtyPosition = 0
     /// Ids of accounts that have left memory and still have a row.
     var removed: [UInt64] = []
-    /// Those of them whose rows the running checkpoint deletes. Accounts that leave memory later have to wait for the
-    /// next one: transactions that it saves may refer to their rows.
+    /// The accounts of these whose rows the running checkpoint deletes. Accounts that leave memory later have to wait
+    /// for the next checkpoint: transactions that the running one saves may refer to their rows.
     private var removing: [UInt64] = []
-    /// Of `removing`, those that it has not handed to the store yet.
+    /// The ids of `removing` that were not handed to the store yet.
     private(set) var removingNext: [UInt64] = []
     /// Accounts that have left memory, and whose rows the running checkpoint writes for the sake of transactions.
     var kept: Set<UInt64> = []

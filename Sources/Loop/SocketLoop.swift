@@ -20,8 +20,9 @@ internal import Synchronization
 /// Sendable, unchecked: `tasks` is behind its lock, `owner` is atomic, and `name`, `wakeup` and `epoll` never change.
 /// All other state belongs to the thread, which the methods check in debug builds.
 package final class SocketLoop: @unchecked Sendable {
-    /// Called when its descriptor can be read or written, or has failed. It must not block.
+    /// A socket that a loop watches.
     package protocol Socket: AnyObject {
+        /// Called when the socket can be read or written, or has failed. It must not block.
         func isReady()
     }
 

@@ -13,7 +13,7 @@ extension UInt8 {
 }
 
 extension Collection<UInt8> {
-    /// Of a header: what stands before its colon and the blanks before that.
+    /// The name of a header: what comes before its colon, without the blanks before that.
     @inlinable package var fieldName: SubSequence { prefix { $0 != UInt8(ascii: ":") && !$0.isBlank } }
 
     /// Whether the bytes are `text`, which is in lower case, regardless of ASCII case.

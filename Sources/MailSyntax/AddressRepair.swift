@@ -43,11 +43,11 @@ package struct AddressRepairs: OptionSet, Hashable, CustomStringConvertible, Sen
     /// The names, separated by commas.
     package var description: String { names.joined(separator: ", ") }
 
-    /// Those that change which mailbox the MTA sees, where its own name decides.
+    /// The repairs that change which mailbox the MTA sees, where its own name decides.
     package static let needingHostName = AddressRepairs([.localDomain, .percentRoute, .bangRoute])
 
-    /// Those that can be made in headers. Phrases, comments and groups belong there, and the filter does not know the
-    /// MTA's name.
+    /// The repairs that can be made in headers. Phrases, comments and groups belong there, and the filter does not know
+    /// the MTA's name.
     package static let inHeaders = AddressRepairs([
         .sourceRoute, .brackets, .blanks, .quotes, .trailingDot, .domainCase,
     ])

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 internal import Limits
 internal import Report
 internal import Settings
@@ -16,7 +15,7 @@ final class DecisionLog: LedgerObserver {
     private(set) var evictedKeys: UInt64 = 0
     /// Asks the other hosts about a key of a shared limit. `client` has sent the request that led to it.
     var onNear: (_ key: KeyName, _ client: String) -> Void = { _, _ in }
-    /// For the page and `weir top`.
+    /// Told of each refusal, for the page and `weir top`.
     var onRefusal: (RefusedRequest) -> Void = { _ in }
 
     init(log: EventLog, alerts: Alerts) {
@@ -31,7 +30,7 @@ final class DecisionLog: LedgerObserver {
         let letsPass = event.limit.answer(to: reason).letsPass
         let verb = event.isShadowed ? "would refuse" : letsPass ? "let through" : "refuse"
         let refused = RefusedRequest(
-            time: Double(time(nil)), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
+            time: secondsSince1970(), limit: event.limit.name, key: key, mode: Self.mode(event).rawValue,
             reason: reason.rawValue, usage: usage, retry: event.retrySeconds, action: action,
             queueID: Self.text(request.queueID), client: client, login: Self.text(request.saslUsername),
             sender: Self.text(request.sender), recipient: Self.text(request.recipient))

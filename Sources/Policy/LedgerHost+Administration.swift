@@ -182,7 +182,7 @@ extension LedgerHost {
         return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
     }
 
-    /// For the audit trail: with the host, if hosts share limits.
+    /// The user in the audit trail: with the host, if hosts share limits.
     func user(of change: KeyChange) -> String {
         ledger?.shared.map { "\(change.user) on \($0.name)" } ?? change.user
     }

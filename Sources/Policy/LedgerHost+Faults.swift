@@ -86,12 +86,12 @@ extension LedgerHost {
         waitingForOpening = nil
     }
 
-    /// For log lines.
+    /// The answer while there is no ledger, for log lines.
     var answerWithoutLedger: String {
         "requests are answered \(configuration.answerWithoutLedger.rawValue.uppercased())"
     }
 
-    /// For log lines: while the ledger is open, but not saved.
+    /// What holds while the ledger is open, but can't be saved; for log lines.
     var answerWithoutStore: String {
         configuration.onFailure == .dunno ? "limits are enforced from memory" : "mail is deferred"
     }

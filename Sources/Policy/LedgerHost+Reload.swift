@@ -82,6 +82,6 @@ extension LedgerHost {
     private static func count(_ keys: Int) -> String { "\(keys) \(keys == 1 ? "key" : "keys")" }
 
     private static let isGone = "was removed or counts something else now"
-    /// Of the keys whose blocks or raises a reload has dropped.
+    /// The log names at most this many of the keys whose blocks or raises a reload has dropped.
     private static let mostNamed = 20
 }

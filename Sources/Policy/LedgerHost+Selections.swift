@@ -6,11 +6,6 @@ package import Report
 /// What administrators ask about many keys. The loop looks through the keys in pieces, changes them in pieces, and
 /// answers requests in between.
 extension LedgerHost {
-    /// Fewer than in other walks: a pattern is compared with each key.
-    private static let stepsPerPiece = 512
-    /// The most names of keys in the answer to a search. Nobody finds a key in a longer list.
-    private static let mostNames = 100
-
     /// The number of keys of a selection, and how the `most` fullest of them stand, the fullest first.
     ///
     /// - Throws: `AdministrationFault`, `LedgerUnavailable`; `TooManyWalks` if too many others wait.
@@ -25,12 +20,12 @@ extension LedgerHost {
                     var list = fullest.take() ?? ledger.fullestWalk(ofAdded: most)
                     if hasMore {
                         var current = try walk.take() ?? ledger.selectionWalk(selection)
-                        hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
+                        hasMore = try ledger.advance(&current, steps: SelectionChange.stepsPerPiece)
                         let found = current.takeFound()
                         count += found.count
                         for account in found { list.add(account, at: ledger.now) }
                         walk = current
-                    } else if !ledger.advance(&list, steps: Self.stepsPerPiece) {
+                    } else if !ledger.advance(&list, steps: SelectionChange.stepsPerPiece) {
                         answer.resume(returning: (count, list.result, WallClock(of: ledger)))
                         return false
                     }
@@ -69,8 +64,8 @@ extension LedgerHost {
                     }
                     let selection = KeySelection(limit: nil, pattern: pattern, state: .any)
                     var current = try walk.take() ?? ledger.selectionWalk(selection)
-                    let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
-                    result.add(current.takeFound(), most: Self.mostNames, in: ledger)
+                    let hasMore = try ledger.advance(&current, steps: SelectionChange.stepsPerPiece)
+                    result.add(current.takeFound(), most: SelectionChange.mostNames, in: ledger)
                     walk = current
                     if hasMore, !result.isCut { return true }
                     result.found.sort { ($0.key, $0.limit) < ($1.key, $1.limit) }
@@ -141,7 +136,7 @@ extension LedgerHost {
             submit(to: changes, failed: failed) { [log] ledger in
                 var current =
                     walk.take() ?? ledger.selectionWalk(.blockedByLimit(before: item.generation), in: [item.state])
-                let hasMore = try ledger.advance(&current, steps: Self.stepsPerPiece)
+                let hasMore = try ledger.advance(&current, steps: SelectionChange.stepsPerPiece)
                 count += try ledger.intervene(
                     .unblock, on: current.takeFound(), foundBy: current, by: .everywhere(user: "", reason: "")
                 ).count

@@ -23,11 +23,13 @@ package struct SelectionChange {
     /// Whether other hosts are not told.
     private var isHere = false
     package private(set) var changed = KeysChanged(count: 0, keys: [], isDone: true)
-    /// Those of the changed keys.
+    /// The limits of the changed keys.
     private(set) var limits: Set<String> = []
 
-    /// Fewer than in other walks: a pattern is compared with each key.
-    private static let stepsPerPiece = 512
+    /// Steps of a `SelectionWalk` in one go. Fewer than in other walks: a pattern is compared with each key.
+    static let stepsPerPiece = 512
+    /// The most names of keys in an answer. Nobody finds a key in a longer list.
+    static let mostNames = 100
     private static let changesPerPiece = 256
     /// More keys than this are changed on this host alone: other hosts are told of each key.
     private static let mostShared = 1000
@@ -73,12 +75,9 @@ package struct SelectionChange {
 }
 
 extension KeysChanged {
-    /// Nobody finds a key in a longer list.
-    private static let mostNames = 100
-
     fileprivate mutating func add(_ accounts: some Collection<Account>) {
         count += accounts.count
-        keys += accounts.prefix(Self.mostNames - keys.count).map {
+        keys += accounts.prefix(SelectionChange.mostNames - keys.count).map {
             FoundKey(
                 limit: $0.limit.limit.name, key: String(decoding: $0.key, as: UTF8.self), isKnown: true)
         }

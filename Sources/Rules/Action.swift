@@ -67,16 +67,6 @@ extension Action {
 
         /// Whether the action changes the line that a rule has matched, and so may take the name of a header away.
         package var changesLine: Bool { isEdit && self != .prepend }
-
-        /// Whether the action replaces the recipients.
-        var isRedirect: Bool {
-            switch self {
-            case .redirect: true
-            case .bcc, .discard, .dunno, .filter, .hold, .ignore, .info, .ok, .pass, .prepend, .reject, .replace,
-                .strip, .warn:
-                false
-            }
-        }
     }
 }
 

@@ -3,7 +3,7 @@ internal import Glibc
 
 /// Finds the lines of positions in a text. It remembers the last line, because a long header has many hits.
 package struct LineFinder {
-    /// Of the line that was found last; no position lies between these bounds before there is one.
+    /// The start of the line that was found last. Before there is one, no position lies between these bounds.
     private var start = 1
     private var end = 0
 

@@ -23,7 +23,7 @@ package struct GivenUp: Sendable {
 package struct LoopShare: Sendable {
     /// Backtracking steps of one attempt, from all positions of the key.
     package var steps: UInt32 = 200_000
-    /// Of each period. Both are in nanoseconds.
+    /// The part of each period. Both are in nanoseconds.
     package var time: UInt64 = 2_000_000
     package var period: UInt64 = 10_000_000
 

@@ -168,7 +168,7 @@ struct POSIXPatternSize {
 
         var isAtEnd: Bool { index == source.count }
         var depth: Int { groups.count }
-        /// Of the innermost group.
+        /// The positions of the innermost group.
         var positions: Int { groups[groups.count - 1].size.positions }
 
         mutating func readItem() {
@@ -236,11 +236,11 @@ struct POSIXPatternSize {
             index = source.dropFirst(start + 1).firstIndex(of: UInt8(ascii: "]")).map { $0 + 1 } ?? source.count
         }
 
-        /// `{n}`, `{n,}` or `{n,m}`
+        /// `{n}`, `{n,}` or `{n,m}`. A larger number than `mostPositions` is too large in any case.
         private mutating func readInterval() {
             let text = source[index...].prefix { $0.isDigit || $0 == UInt8(ascii: ",") }
             let bounds = text.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
-                .map { Int(String(decoding: $0, as: UTF8.self)) }
+                .map { Int(String(decoding: $0, as: UTF8.self)).map { min($0, POSIXPatternSize.mostPositions + 1) } }
             index += text.count
             let least = bounds.first.flatMap { $0 } ?? 0
             let most = bounds.last.flatMap { $0 }

@@ -47,7 +47,7 @@ package final class RuleList: Sendable {
         self.entries = entries
         self.tags = tags
         mayEdit = Self.mayAct(entries, \.isEdit)
-        mayRedirect = Self.mayAct(entries, \.isRedirect)
+        mayRedirect = Self.mayAct(entries) { $0 == .redirect }
         counters = RuleCounters(entries: entries, tables: tables, continuing: old?.counters)
         if let old, counters.hasSameRules(as: old.counters) { fastPass = old.fastPass }
     }

@@ -10,8 +10,8 @@ extension RuleList {
         let rules = entries.indices.filter { entries[$0].statement.expression.map(Self.isCaseSensitive) ?? false }
         return Dictionary(grouping: rules) { entries[$0].table }.values.sorted { $0[0] < $1[0] }.map { rules in
             let more = rules.count > 1 ? "; the same holds for \(rules.count - 1) more of this table" : ""
-            return fault(
-                rules[0], "the flag i makes this pattern case-sensitive; without it, case is ignored\(more)"
+            return warning(
+                of: rules[0], "the flag i makes this pattern case-sensitive; without it, case is ignored\(more)"
             )
         }
     }
@@ -27,7 +27,7 @@ extension RuleList {
         return !isCaseless && letter != nil && !bytes.starts(with: "(?i)".utf8)
     }
 
-    /// Of a `regexp:` pattern: an escape of Perl, which stands for its letter here.
+    /// An escape of Perl in a `regexp:` pattern, where it stands for its letter.
     static func strayEscape(_ expression: Expression) -> String? {
         guard case .posix = expression.source.syntax else { return nil }
         let bytes = expression.source.bytes

@@ -17,12 +17,12 @@ extension RuleList {
         let subject = subject(body: isBody)
         for (number, entry) in entries.enumerated() {
             guard let expression = entry.statement.expression else { continue }
-            if let warning = Self.catastrophic(expression) { faults.append(fault(number, warning)) }
-            if let warning = Self.strayEscape(expression) { faults.append(fault(number, warning)) }
+            if let text = Self.catastrophic(expression) { faults.append(warning(of: number, text)) }
+            if let text = Self.strayEscape(expression) { faults.append(warning(of: number, text)) }
             if FastPattern(expression.source, subject: subject) == nil {
                 let key = !isBody ? "header" : isForText ? "line" : "body line"
                 faults.append(
-                    fault(number, "the fast pass can't include this pattern: it is tried on every \(key)"))
+                    warning(of: number, "the fast pass can't include this pattern: it is tried on every \(key)"))
             }
             guard case .match(let replacement) = entry.statement.operation else { continue }
             if let literal = replacement.literal { lintAction(literal, number, isBody, &faults) }
@@ -30,24 +30,17 @@ extension RuleList {
             if let earlier = shadows.decider(
                 before: number, expression, mayDecide: mayDecide, in: self, subject: subject)
             {
-                faults.append(fault(number, "never reached: \(location(of: earlier)) matches first"))
+                faults.append(warning(of: number, "never reached: \(location(of: earlier)) matches first"))
             }
         }
         return faults
-    }
-
-    func fault(_ rule: Int, _ message: String) -> TableFault {
-        let table = tables[entries[rule].table]
-        return TableFault(
-            severity: .warning, type: table.type.rawValue, path: table.path,
-            line: entries[rule].statement.line, message: message)
     }
 
     private func lintAction(
         _ text: [UInt8], _ rule: Int, _ isBody: Bool, _ faults: inout [TableFault]
     ) {
         guard !text.isEmpty else {
-            faults.append(fault(rule, "no action: matching mail is deferred"))
+            faults.append(warning(of: rule, "no action: matching mail is deferred"))
             return
         }
         do {
@@ -55,10 +48,10 @@ extension RuleList {
             if case .reject(let refusal) = action, let word = Self.strayCode(text) {
                 let reply = "\(refusal.code) \(printable(refusal.text))"
                 faults.append(
-                    fault(rule, "\(printable(word)) is not a status code for REJECT: the reply is \"\(reply)\""))
+                    warning(of: rule, "\(printable(word)) is not a status code for REJECT: the reply is \"\(reply)\""))
             }
         } catch {
-            var skipped = fault(rule, error.message)
+            var skipped = warning(of: rule, error.message)
             skipped.skipsRule = true
             let word = Action.split(text).word
             if Action.Name(word) == nil { skipped.unknownAction = printable(word) }
@@ -79,13 +72,11 @@ extension RuleList {
 
     /// Why a pattern may take very long.
     private static func catastrophic(_ expression: Expression) -> String? {
-        guard case .pcre(let pattern) = expression.engine else {
-            let bytes = expression.source.bytes
-            let hasReference = zip(bytes, bytes.dropFirst()).contains {
-                $0 == UInt8(ascii: "\\") && UInt8(ascii: "1")...UInt8(ascii: "9") ~= $1
-            }
-            return hasReference ? "back-reference in a regexp: table: the time of a match is not limited" : nil
+        switch expression.engine {
+        case .pcre(let pattern):
+            BacktrackingProbe.warning(about: pattern, source: expression.source.bytes, steps: 100_000)
+        case .posix(let pattern):
+            pattern.refersBack ? "back-reference in a regexp: table: the time of a match is not limited" : nil
         }
-        return BacktrackingProbe.warning(about: pattern, source: expression.source.bytes, steps: 100_000)
     }
 }

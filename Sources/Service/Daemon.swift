@@ -19,9 +19,9 @@ package actor Daemon {
     private let starter: ProgramStarter
     /// Bound by the start, by address.
     private let bound: [String: Int32]
-    /// In use.
+    /// The configuration in use.
     private var configuration: Configuration
-    /// As last read from the file.
+    /// The configuration that was last read from the file.
     private var lastRead: Configuration
     private let log: EventLog
     private let alerts: Alerts

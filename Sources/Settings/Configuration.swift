@@ -199,10 +199,10 @@ package struct Configuration: Sendable {
         case dunno, `defer`
     }
 
-    /// Which events to report, and where. All of them are in the log as well.
     /// Where commands look for weir.yaml.
     package static let defaultPath = "/etc/weir/weir.yaml"
 
+    /// Which events to report, and where. All of them are in the log as well.
     package struct Alerts: Equatable, Sendable {
         package enum Tier: String, CaseIterable, Sendable {
             case warn, over, block, trouble

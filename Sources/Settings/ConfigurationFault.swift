@@ -55,7 +55,7 @@ package struct ConfigurationFaults: Error, CustomStringConvertible {
     /// The values without faults, and defaults for the others. Commands use it to find a service that runs with an
     /// earlier version of the file. nil if the file can't be read.
     package let readable: Configuration?
-    /// Of the tables that the configuration names, as far as it could be read.
+    /// The paths of the tables that the configuration names, as far as it could be read.
     package let tablePaths: [String]
 
     package var description: String { all.map(\.description).joined(separator: "\n") }

@@ -15,7 +15,7 @@ package enum ConfigurationReader {
         /// The tables of `checks`, compiled.
         package let rules: ContentRules
         package let warnings: [ConfigurationFault]
-        /// Of the tables that the configuration names.
+        /// The paths of the tables that the configuration names.
         package let tablePaths: [String]
     }
 

@@ -15,7 +15,7 @@ struct ConfigurationReading {
     var tables: [TableName: LookupTable.Contents] = [:]
     /// The uses of each table, in the order of the file.
     var tableUses: [(table: TableName, uses: [TableUse])] = []
-    /// Of all lookup tables, readable or not.
+    /// The paths of all lookup tables, readable or not.
     var tablePaths: [String] = []
 
     init(file: String) {

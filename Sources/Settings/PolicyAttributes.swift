@@ -24,7 +24,7 @@ package enum PolicyAttributes {
         "recipient_domain", "sasl_username", "sasl_domain", "sasl_method", "sasl_sender",
     ]
 
-    /// Those of `ofMessages` that XFORWARD does not have.
+    /// The attributes of `ofMessages` that XFORWARD does not have.
     static let onlyOfMilter = ["reverse_client_name", "sasl_username", "sasl_domain", "sasl_method", "sasl_sender"]
 
     static let all = ofPostfix + derived + ofMilter

@@ -61,7 +61,7 @@ package enum Call: Equatable, Sendable {
 /// What the engine answers. Anything else is an error of the connection.
 package enum Answer: Equatable, Sendable {
     case hello(epoch: Int64, id: String, settled: String)
-    /// Of another epoch, or overtaken by a later call.
+    /// The call was of another epoch, or a later call has overtaken it.
     case late
     /// Another ledger under this host's name is running.
     case clone
@@ -167,7 +167,7 @@ extension Answer {
         return news
     }
 
-    /// As the library replies.
+    /// The answer in the form in which the library replies.
     package var reply: [String] {
         switch self {
         case .hello(let epoch, let id, let settled): [String(epoch), id, settled]

@@ -27,7 +27,7 @@ package struct SharedChange: Equatable, Sendable {
     /// two that did not know of each other, the clocks decide, and then the marks.
     package struct Version: Hashable, Comparable, Sendable {
         package let number: Int64
-        /// Of the ledger on which the change was made.
+        /// The mark of the ledger on which the change was made.
         package let mark: UInt64
 
         package init(number: Int64, mark: UInt64) {
@@ -60,7 +60,7 @@ package struct SharedChange: Equatable, Sendable {
     package let version: Version
     /// When it ends, by this host's clock. What ends something else, and a reset, has ended at once.
     package let until: Int64
-    /// Of the subject: what is set; empty if nothing is any more.
+    /// What is set for the subject; empty if nothing is any more.
     package let value: String
     package let author: Author
 

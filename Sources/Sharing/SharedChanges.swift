@@ -66,11 +66,11 @@ package struct SharedChanges: Sendable {
     /// The newest reset that this host has forgotten. It carries out no older ones.
     package private(set) var forgotten = SharedChange.Version(number: 0, mark: 0)
     private var resetCount = 0
-    /// In the order in which they are told. One that has changed again may be in it more than once.
+    /// What the engine must still be told, in that order. A subject that has changed again may be in it more than once.
     private(set) var untold: [SharedChange.Subject] = []
     /// The position that this host has seen in this epoch.
     var position: Int64 = 0
-    /// Those that have changed since `takeUnsaved`.
+    /// The subjects that have changed since `takeUnsaved`.
     private var touched: Set<SharedChange.Subject> = []
     private var pruned: Int64 = .min / 2
 

@@ -224,8 +224,7 @@ extension SharedLedger {
             return Outcome()
         case .late: return hangUp()
         case .clone:
-            var outcome = hangUp()
-            outcome.hangsUp = true
+            let outcome = hangUp()
             dialogue = .clone
             // It has learned its terms a moment ago, and has never used them.
             if isSecond, let terms = kept.active.last { (kept.settled, kept.pending) = (nil, [terms]) }

@@ -107,7 +107,7 @@ package struct SharedLedger: Sendable {
     var lastCall: Int64 = .min / 2
     /// The number of the latest call on this connection.
     package internal(set) var callNumber: Int64 = 0
-    /// In the order in which they came.
+    /// Requests that wait for the engine, in the order in which they came.
     var waiting: [Waiting] = []
     /// Lanes of whose pool the engine counts more than what was used, or less, in this epoch.
     var unreported = LaneQueue()
@@ -130,7 +130,7 @@ package struct SharedLedger: Sendable {
 
     struct Plain {
         let limits: UInt64
-        /// Of this host.
+        /// The share of this host.
         let thousandths: UInt64
         let divisor: UInt64
         let terms: Terms

@@ -75,13 +75,16 @@ local function hello(KEYS, ARGV)
 end
 
 -- Whether all hosts that anyone names have registered; the terms of all of them, or false if they differ; their number;
--- the position of the changes that all have seen.
+-- the position of the changes that all have seen; and for how long all hosts must have had the terms until no others
+-- matter.
 local function agreement(state)
-    local complete, agreed, needed, terms, count, stable = true, true, {}, nil, 0, nil
-    for field, list in pairs(state) do
-        local host = string.match(field, '^list:(.*)$')
-        if host and not state['gone:' .. host] then
-            for name in string.gmatch(list, '[^,]+') do needed[name] = true end
+    local complete, agreed, needed, terms, count, stable, longest = true, true, {}, nil, 0, nil, 0
+    for field, value in pairs(state) do
+        local kind, host = string.match(field, '^(%a+):(.*)$')
+        if kind == 'list' and not state['gone:' .. host] then
+            for name in string.gmatch(value, '[^,]+') do needed[name] = true end
+        elseif kind == 'pending' and not state['gone:' .. host] then
+            longest = math.max(longest, tonumber(value))
         end
     end
     for name in pairs(needed) do
@@ -95,26 +98,22 @@ local function agreement(state)
             if not has or has ~= terms then agreed = false end
         end
     end
-    return complete, agreed and complete and terms, math.max(count, 1), stable or 0
+    return complete, agreed and complete and terms, math.max(count, 1), stable or 0, longest
 end
 
--- Terms are settled when every host has had them for so long that no others matter.
+-- Terms are settled when every host has had them for `longest`.
 -- Returns whether that is so now: hosts may have had others since.
-local function settle(key, state, time, terms)
+local function settle(key, state, time, terms, longest)
     if not terms then
         if state.agreed then redis.call('HDEL', key, 'agreed', 'agreed_at') end
         return false
     end
-    local at, after = tonumber(state.agreed_at or time), 0
+    local at = tonumber(state.agreed_at or time)
     if state.agreed ~= terms then
         at = time
         redis.call('HSET', key, 'agreed', terms, 'agreed_at', text(time))
     end
-    for field, value in pairs(state) do
-        local host = string.match(field, '^pending:(.*)$')
-        if host and not state['gone:' .. host] then after = math.max(after, tonumber(value)) end
-    end
-    if time - at < after then return false end
+    if time - at < longest then return false end
     if state.settled ~= terms then
         state.settled = terms
         redis.call('HSET', key, 'settled', terms)
@@ -305,8 +304,8 @@ local function exchange(KEYS, ARGV)
         redis.call('HDEL', key, 'gone:' .. host)
     end
 
-    local complete, terms, hosts, stable = agreement(state)
-    local isSettled = settle(key, state, time, terms)
+    local complete, terms, hosts, stable, longest = agreement(state)
+    local isSettled = settle(key, state, time, terms, longest)
     local latestChange, place = learn(KEYS, ARGV, 15, tonumber(ARGV[14]), time, state)
     local news = {}
     local position = tell(KEYS, tonumber(ARGV[12]), tonumber(ARGV[13]), latestChange, time, news)

@@ -27,7 +27,7 @@ struct PoolLog {
     /// Bytes. The log is made shorter when it is longer, and meanwhile may become twice as long.
     private let longest: Int
     private var nextEntry: Int64 = 1
-    /// Of the entries since `lastFolded`.
+    /// The size of the entries since `lastFolded`.
     private var bytes = 0
     private var lanes: Set<Lane> = []
     /// Lanes of earlier entries that get their rows now.

@@ -65,7 +65,7 @@ package final class SQLiteStore: LedgerStore {
     /// The journal refers to limits by their ids, so it has them first, in the transaction of a batch. The next
     /// checkpoint writes them to `ledger.sqlite`, which another process may lock for long.
     package func register(_ new: [StoredLimit]) {
-        let names = new.map(\.name)
+        let names = Set(new.map(\.name))
         limits = limits.filter { !names.contains($0.name) } + new
         unwrittenLimits += new
         background.register(new)

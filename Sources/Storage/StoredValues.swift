@@ -78,9 +78,10 @@ extension StoredLimit {
     /// - Parameter repeatsNames: whether a later limit may have the name of one before. A segment has both.
     static func all(in db: Database, repeatsNames: Bool = false) throws -> [StoredLimit] {
         var limits: [StoredLimit] = []
+        var (ids, names): (Set<UInt64>, Set<String>) = ([], [])
         try db.forEachRow("SELECT id, name, signature FROM limits ORDER BY id") { row in
             let limit = StoredLimit(id: try row.number(0), name: try row.text(1), signature: try row.text(2))
-            guard limits.allSatisfy({ $0.id != limit.id && (repeatsNames || $0.name != limit.name) }) else {
+            guard ids.insert(limit.id).inserted, names.insert(limit.name).inserted || repeatsNames else {
                 throw StoreDamage("limit \(limit.id) is stored twice")
             }
             limits.append(limit)

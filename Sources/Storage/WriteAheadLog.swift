@@ -10,11 +10,11 @@ internal import Glibc
 struct WriteAheadLog {
     /// What SQLite would not read.
     struct Loss {
-        /// All frames of the log.
+        /// The number of all frames of the log.
         var frames: Int
-        /// Those that SQLite would ignore without `mended`.
+        /// The number of frames that SQLite would ignore without `mended`.
         var ignored: Int
-        /// Those that are damaged, and not in `mended`.
+        /// The number of damaged frames, which are not in `mended`.
         var damaged: Int
         var damagedBytes: Int
         /// The log without the damaged frames.

@@ -251,7 +251,7 @@ private final class JSONCheckReport: CheckReport {
         }
 
         let name: String
-        /// Those that apply; nil without `checks.sets`.
+        /// The sets that apply; nil without `checks.sets`.
         let sets: [String]?
         let disposition: String
         let code: Int?

@@ -28,7 +28,7 @@ struct DecodedReport {
 
         struct Line: Encodable {
             let part: String
-            /// Of the content of the part.
+            /// Where the content of the part begins.
             let offset: Int
             let text: String
         }

@@ -81,7 +81,7 @@ struct DoctorCommand: AsyncParsableCommand {
     private struct Report: Encodable {
         let instance: String
         let findings: [Finding]
-        /// Of the running service.
+        /// The protections of the running service.
         var protections: AdminMessages.Protections?
     }
 
@@ -200,7 +200,7 @@ struct DoctorCommand: AsyncParsableCommand {
     // MARK: The service
 
     private static let connectTimeout: TimeAmount = .seconds(2)
-    /// For an answer of a service that may hang.
+    /// How long to wait for an answer of the service, which may hang.
     static let adminTimeout: TimeAmount = .seconds(10)
 
     /// A finding for each listener of the configuration that can't be connected to.

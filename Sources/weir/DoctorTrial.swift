@@ -24,7 +24,7 @@ struct DoctorTrial {
         let recipient: String
         let target: String
         let replies: [ProbeMail.Reply]
-        /// Of a session in TLS.
+        /// The certificate of a session in TLS.
         let certificate: ProbeMail.Certificate?
         let sightings: [ProbeSighting]
         /// Stages that weir.yaml enables and that did not see the probe.

@@ -12,10 +12,10 @@ struct ReplayCommand: ParsableCommand {
         commandName: "replay",
         abstract: "Applies the limits of a configuration to logged mail.",
         discussion: """
-            Reads Postfix logs (plain or gzip, rotated files in any order) in the forms of syslog, journalctl and \
-            docker compose logs, or a capture made with log.capture of weir.yaml. Reports which keys each limit would \
-            have refused, when and why, how much its keys used, and which rate would have caught only the outliers. \
-            Doesn't contact the service.
+            Reads Postfix logs (plain or compressed, rotated files in any order) in the forms of syslog, journalctl \
+            and docker compose logs, or a capture made with log.capture of weir.yaml. Reports which keys each limit \
+            would have refused, when and why, how much its keys used, and which rate would have caught only the \
+            outliers. Doesn't contact the service.
 
             Exit status: 0 success, 65 no line of the logs is Postfix's in a known form, 66 a file can't be read or is \
             given twice, 74 the report can't be written, 78 the configuration has errors.

@@ -4,6 +4,7 @@ import ArgumentParser
 import Filter
 import Foundation
 import Limits
+import Report
 import Rules
 import Settings
 
@@ -155,7 +156,8 @@ struct SetupCommand: ParsableCommand {
 
     private static func exists(_ path: String) -> ExitCode {
         StandardError.complain(
-            "\(path) exists and is not overwritten. Write another file:\n    weir setup --output \(path).new",
+            "\(path) exists and is not overwritten. Write another file:\n"
+                + "    weir setup --output \(ShellWord.quoted("\(path).new"))",
             by: "setup")
         return ExitCode(EX_CANTCREAT)
     }
@@ -231,7 +233,7 @@ struct SetupCommand: ParsableCommand {
         if output != usual, access(usual, F_OK) == 0 {
             // cp keeps the owner and the mode of the old file.
             return [
-                "diff \(usual) \(output)", "cp \(output) \(usual)", "systemctl restart weir", "weir check-health",
+                "diff \(usual) \(file)", "cp \(file) \(usual)", "systemctl restart weir", "weir check-health",
             ]
         }
         let start = startsUnit ? "systemctl restart weir" : "weir serve\(fileOption)    # in another terminal"
@@ -252,8 +254,11 @@ struct SetupCommand: ParsableCommand {
             group: isSystems ? setup.value("setgid_group") : "postdrop")
     }
 
-    /// For commands after `startCommands`.
-    private var fileOption: String { startsUnit ? "" : " --config \(output)" }
+    /// The option of commands after `startCommands` that names the file.
+    private var fileOption: String { startsUnit ? "" : " --config \(file)" }
+
+    /// The file as a word of a command.
+    private var file: String { ShellWord.quoted(output) }
 
     private func showCommands(for setup: PostfixSetup) throws {
         guard case .success(let outcome) = ConfigurationReader.read(path: output) else { return }
@@ -275,9 +280,10 @@ struct SetupCommand: ParsableCommand {
             shown.formUnion(commands)
         }
         if !shown.isEmpty {
-            lines.insert("cp -p \(name)/main.cf \(name)/main.cf.before-weir", at: 0)
-            lines.insert("cp -p \(name)/master.cf \(name)/master.cf.before-weir", at: 1)
-            lines.append("postfix\(postfix.map { " -c \($0)" } ?? "") reload")
+            let folder = ShellWord.quoted(name)
+            lines.insert("cp -p \(folder)/main.cf \(folder)/main.cf.before-weir", at: 0)
+            lines.insert("cp -p \(folder)/master.cf \(folder)/master.cf.before-weir", at: 1)
+            lines.append("postfix\(postfix.map { " -c \(ShellWord.quoted($0))" } ?? "") reload")
         }
         let isConnected = findings.allSatisfy { $0.severity == .note || $0.kind == "postconf-warning" }
         let step = isConnected ? "Postfix (\(name)) is connected already. To look at:" : "Connect Postfix (\(name)):"
@@ -285,7 +291,7 @@ struct SetupCommand: ParsableCommand {
     }
 
     private func showTest(of answers: SetupAnswers, in setup: PostfixSetup) throws {
-        let doctor = "weir doctor\(postfix.map { " --postfix \($0)" } ?? "")\(fileOption)"
+        let doctor = "weir doctor\(postfix.map { " --postfix \(ShellWord.quoted($0))" } ?? "")\(fileOption)"
         var lines = [doctor, "\(doctor) --try    # sends a probe that nobody receives"]
         if answers.subject != .client, setup.services.contains(where: { $0.id == "submission/inet" }) {
             lines[1] = "\(doctor) --try --smtp inet:127.0.0.1:587 --user LOGIN    # sends a probe that nobody receives"

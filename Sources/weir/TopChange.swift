@@ -24,7 +24,7 @@ struct TopChange: Sendable {
             reason: reason)
     }
 
-    /// `a@example.org of per-sender blocked for 1d`, without the key and the limit.
+    /// What a notice says after the key and the limit: `blocked for 1d`.
     var whatWasDone: String {
         let lasting = duration.map { " for " + Admin.duration(Int($0)) } ?? ""
         return switch action {

@@ -201,7 +201,7 @@ private final class LatestFigures: Sendable {
         var figures: TopFigures
         /// Why the figures are not the latest.
         var fault: String?
-        /// Of the last change; it is taken once.
+        /// What became of the last change. It is taken once.
         var outcome: TopOutcome?
         var isOver = false
         fileprivate var filter = ""

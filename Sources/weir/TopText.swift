@@ -13,7 +13,7 @@ enum TopText {
     /// - Parameter time: of the last refresh; 0 for the first.
     static func lines(_ figures: TopFigures, since time: Double) -> [String] {
         let snapshot = figures.snapshot
-        // Refusals of the current second may be incomplete: leave them for the next refresh.
+        // Each refusal is in one refresh. What has a later time, by the clock of another host, is left for the next.
         let refusals = snapshot.refusals.filter { time == 0 || $0.time >= time && $0.time < snapshot.time }.prefix(
             mostRefusals)
         return ["\(clock(snapshot.time)) \(rates(snapshot))"]

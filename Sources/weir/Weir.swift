@@ -148,7 +148,7 @@ struct ConfigurationOptions: ParsableArguments {
         }
     }
 
-    /// As `readAdmin`, for a command that says itself what is wrong with the file.
+    /// Like `readAdmin`, for a command that says itself what is wrong with the file.
     ///
     /// - Returns: nil without the part that says where the service listens; and the first fault of the file, if any.
     func readPart() -> (Configuration?, fault: String?) {

@@ -778,6 +778,16 @@ class Hookups(unittest.TestCase):
         hookup.configure({**config, "checks": {"header_size_limit": 300000, "body_checks_size_limit": 100}})
         self.assertEqual(hookup.findings(), [])
 
+    def test_times_in_every_unit_and_of_any_size(self):
+        """What Postfix itself refuses as too large is no time."""
+        filtered = {"listen": {"filter": [{**FILTER[0], "mode": "before_queue"}]}}
+        for time, expected in (("1w", {"policy-timeout"}), ("30", set()), ("99999999999999999999", set()),
+                               ("999999999999999999d", set()), ("9223372036854775807", set())):
+            main = GOOD.replace("timeout=10s", f"timeout={time}") + f"smtpd_proxy_timeout = {time}\n"
+            hookup = Hookup(self, main, [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK], filtered)
+            with self.subTest(time):
+                self.assertEqual({finding["kind"] for finding in hookup.findings()}, expected)
+
     def test_bare_newlines_and_long_from_lines(self):
         """What an older Postfix does by default, or with a filter before the queue."""
         before = [SMTPD + " -o smtpd_proxy_filter=127.0.0.1:10025", BACK]

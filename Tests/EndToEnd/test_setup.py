@@ -161,6 +161,16 @@ class Setup(unittest.TestCase):
         self.assertFalse((self.directory / "nowhere").exists())
         self.assertIn("can't write", self.setup_fails(EX_CANTCREAT, "--yes", "--output", self.directory / "none/weir.yaml", "--log", os.devnull))
 
+    def test_a_file_with_a_blank_in_its_name(self):
+        """It is one word of each printed command."""
+        file = self.directory / "my weir.yaml"
+        arguments = "--output", file, "--postfix", self.postfix(**LOGINS).etc, "--log", os.devnull
+        printed = weir("setup", "--yes", *arguments).stdout + self.setup_fails(EX_CANTCREAT, "--yes", *arguments)
+        naming = [line for line in printed.splitlines() if line.startswith("    ") and "my weir.yaml" in line]
+        self.assertGreaterEqual(len(naming), 3, printed)
+        for line in naming:
+            self.assertTrue({str(file), f"{file}.new"} & set(shlex.split(line)), line)
+
     def test_without_a_terminal(self):
         errors = self.setup_fails(EX_USAGE, "--output", self.file)
         self.assertEqual(errors, "weir setup: standard input is not a terminal; --yes takes every default\n")

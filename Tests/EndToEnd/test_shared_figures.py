@@ -181,6 +181,7 @@ class Figures(unittest.TestCase):
 
             fill(services, "a")
             admitted(one, "a", 1)
+            one.wait_logged("key a: over, ")
             self.assertIn(", room in ", [line for line in one.log().splitlines() if "key a: over, " in line][-1])
             self.assertEqual(up(), 1)
             self.assertEqual(health().returncode, 0, health().stdout)

@@ -372,11 +372,11 @@ class Faults(unittest.TestCase):
             self.assertEqual(termios.tcgetattr(top.terminal), top.attributes)
 
     def test_service_restarts(self):
-        with WeirService(limits=[LIMIT]) as service, OnTerminal(service.config_file) as top:
+        # A long path is cut at the end of the line.
+        with WeirService(limits=[LIMIT]) as service, OnTerminal(service.config_file, columns=240) as top:
             top.read_until(b"ledger ok")
             service.kill()
             top.read_until(b"NO FIGURES SINCE")
-            # A long path is cut at the end of the line.
             self.assertIn(f"unix:{service.directory}", "\n".join(top.screen()))
             service.start()
             top.read_until(b"ledger ok")

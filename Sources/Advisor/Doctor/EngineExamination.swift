@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Engine
+internal import Report
 package import Settings
 internal import Sharing
 
 /// Examines the engine of shared limits, and the hosts that it knows.
 package struct EngineExamination {
     private let settings: Configuration.Shared
-    /// That of the primary, if Sentinel is asked.
+    /// The address of the primary, if Sentinel is asked.
     private let address: EngineAddress
     private var findings: [Finding] = []
 
@@ -57,7 +58,7 @@ package struct EngineExamination {
     private var client: String {
         switch address.place {
         case .inet(let server): "redis-cli -h \(server.host) -p \(server.port)"
-        case .unix(let path): "redis-cli -s \(path)"
+        case .unix(let path): "redis-cli -s \(ShellWord.quoted(path))"
         case .sentinel: "redis-cli"
         }
     }
@@ -67,7 +68,8 @@ package struct EngineExamination {
         let words = EngineFault.rights.split(separator: " ").map { word in
             word.contains("|") || word.contains("{") ? "'\(word)'" : "\(word)"
         }
-        return "ACL SETUSER \(settings.user ?? "default") resetkeys resetchannels \(words.joined(separator: " "))"
+        let user = ShellWord.quoted(settings.user ?? "default")
+        return "ACL SETUSER \(user) resetkeys resetchannels \(words.joined(separator: " "))"
     }
 
     // MARK: The server

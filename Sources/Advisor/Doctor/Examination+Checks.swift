@@ -44,7 +44,7 @@ extension Examination {
     mutating func examineVerdict(_ service: PostfixSetup.Service) {
         guard rules.mayNeedCleanup else { return }
         let name = "receive_override_options"
-        let options = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+        let options = setup.words(name, in: service)
         let skipsChecks = options.contains("no_header_body_checks")
         let ownName = setup.value("cleanup_service_name", in: service)
         guard skipsChecks || !carriesOutVerdicts(ownName) else { return }
@@ -83,7 +83,7 @@ extension Examination {
             guard let cleanup = setup.services.first(where: { $0.name == name && $0.program == "cleanup" }) else {
                 continue
             }
-            for table in RestrictionList.words(setup.value("header_checks", in: cleanup)[...], separators: ", \t") {
+            for table in setup.words("header_checks", in: cleanup) {
                 let path = String(Self.path(table))
                 guard path.contains("weir_verdict"), examined.insert(path).inserted, Self.isMissing(path) else {
                     continue
@@ -139,7 +139,7 @@ extension Examination {
         let sets = rules.sets.filter { $0.definition.conditions.isEmpty }
         let own = Set(sets.flatMap(\.definition.tables.names).map(Self.path))
         for name in Self.tableParameters {
-            let words = RestrictionList.words(setup.raw(name)[...], separators: ", \t")
+            let words = RestrictionList.words(setup.raw(name))
             let rest = words.filter { !own.contains(Self.path(setup.expanded($0))) }
             guard rest.count < words.count else { continue }
             let twice = words.filter { !rest.contains($0) }.joined(separator: " and ")

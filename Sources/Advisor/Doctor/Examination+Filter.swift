@@ -264,7 +264,7 @@ extension Examination {
         {
             let options = service.overrides.sorted { $0.key < $1.key }
                 .map {
-                    " -o \($0.key)=\(RestrictionList.words($0.value[...], separators: ", \t").joined(separator: ","))"
+                    " -o \($0.key)=\(RestrictionList.words($0.value).joined(separator: ","))"
                 }.joined()
             add(
                 .fault, "filter-way-back-open", service,

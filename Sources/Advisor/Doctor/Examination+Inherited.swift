@@ -81,7 +81,7 @@ extension Examination {
         _ override: ServiceOverride, _ value: String, instead defaultValue: String, in service: PostfixSetup.Service?
     ) -> Bool {
         guard value != defaultValue, value != override.value else { return false }
-        let words = RestrictionList.words(value[...], separators: ", \t")
+        let words = RestrictionList.words(value)
         switch override.harmless {
         case .none: return Self.seconds(value) ?? 1 != Self.seconds(override.value) ?? 0
         case .values(let values): return !values.contains(value)
@@ -101,8 +101,8 @@ extension Examination {
             let needed: Set<String> = ["8bitmime", "dsn", "pipelining", "size", "smtputf8", "xforward"]
             return !needed.isDisjoint(with: words.map { $0.lowercased() })
         case .exceptedClient:
-            let exceptions = setup.value("smtpd_client_event_limit_exceptions", in: service)
-            return !RestrictionList.words(exceptions[...], separators: ", \t").contains { $0.hasPrefix("127.") }
+            return !setup.words("smtpd_client_event_limit_exceptions", in: service)
+                .contains { $0.hasPrefix("127.") }
         }
     }
 
@@ -121,7 +121,7 @@ extension Examination {
     }
 
     private func droppedHeaders(in cleanup: PostfixSetup.Service?) -> [String] {
-        RestrictionList.words(setup.value("message_drop_headers", in: cleanup)[...], separators: ", \t")
+        setup.words("message_drop_headers", in: cleanup)
             .map { $0.lowercased() }
     }
 

@@ -48,7 +48,7 @@ extension Examination {
     }
 
     func classNames(in service: PostfixSetup.Service?) -> [String] {
-        RestrictionList.words(setup.value("smtpd_restriction_classes", in: service)[...], separators: ", \t")
+        setup.words("smtpd_restriction_classes", in: service)
     }
 
     /// The policy servers of these elements that are Weir.
@@ -203,7 +203,7 @@ extension Examination {
         }
         var definitions: [Change] = []
         let plain = texts.map { text in
-            let words = RestrictionList.words(text[...], separators: ", \t")
+            let words = RestrictionList.words(text)
             guard words.contains(where: { $0.contains(" ") || $0.contains("\t") }) else { return text }
             let variable = variable("weir_restriction", for: text, beside: others + definitions)
             definitions.append(.parameter(variable, value: text))

@@ -81,19 +81,20 @@ extension Examination {
     }
 
     private func options(of service: PostfixSetup.Service) -> [String] {
-        RestrictionList.words(setup.value("receive_override_options", in: service)[...], separators: ", \t")
+        setup.words("receive_override_options", in: service)
     }
 
     private func overrides(of service: PostfixSetup.Service, without option: String) -> String {
         options(of: service).filter { $0 != option }.joined(separator: ",")
     }
 
-    private func words(_ name: String, in service: PostfixSetup.Service?) -> [String] {
-        RestrictionList.words(setup.raw(name, in: service)[...], separators: ", \t")
+    /// The words of a list as it is written, not expanded.
+    private func writtenWords(_ name: String, in service: PostfixSetup.Service?) -> [String] {
+        RestrictionList.words(setup.raw(name, in: service))
     }
 
     private func references(_ name: String, in service: PostfixSetup.Service?) -> [ServerReference] {
-        RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+        setup.words(name, in: service)
             .filter { isOurs(milter: $0, in: service) }.map(ServerReference.init)
     }
 
@@ -105,7 +106,7 @@ extension Examination {
     /// Adds the milter, as the first: a milter behind it may sign the message, which no other must edit afterwards.
     private func addition(to name: String, in service: PostfixSetup.Service?) -> [Change] {
         let own = ServerReference(configuration.listen.milter.first?.description ?? "")
-        return set(name, to: [Self.acceptingByDefault(own)] + words(name, in: service), in: service)
+        return set(name, to: [Self.acceptingByDefault(own)] + writtenWords(name, in: service), in: service)
     }
 
     /// The milter with its other settings.
@@ -141,8 +142,8 @@ extension Examination {
         guard references(name, in: service).count > 1 else { return }
         var isListed = false
         var rest: [String] = []
-        for word in words(name, in: service) {
-            let expanded = RestrictionList.words(setup.expanded(word, in: service)[...], separators: ", \t")
+        for word in writtenWords(name, in: service) {
+            let expanded = RestrictionList.words(setup.expanded(word, in: service))
             let (own, others) = (
                 expanded.filter { isOurs(milter: $0, in: service) },
                 expanded.filter { !isOurs(milter: $0, in: service) }
@@ -162,7 +163,7 @@ extension Examination {
 
     /// A message that was signed must not be edited afterwards.
     private mutating func examineOrder(_ name: String, in service: PostfixSetup.Service?) {
-        let list = RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t")
+        let list = setup.words(name, in: service)
         guard rules.mayEdit, let own = list.firstIndex(where: { isOurs(milter: $0, in: service) }),
             let signer = list[..<own].first(where: Self.signs)
         else { return }
@@ -188,7 +189,7 @@ extension Examination {
                 reference.attributes["default_action"] != nil || isSet("milter_default_action", in: service)
             let isDeferred = ["tempfail", "shutdown"].contains(action)
             guard action == "reject" || isDeferred && !isChosen else { continue }
-            let fixed = words(name, in: service).map { word in
+            let fixed = writtenWords(name, in: service).map { word in
                 let own = ServerReference(setup.expanded(word, in: service))
                 return own.address == reference.address ? Self.acceptingByDefault(own) : word
             }
@@ -213,8 +214,8 @@ extension Examination {
             guard let path = pathInChroot(reference.address, milterListeners, of: process) else { continue }
             let listener = Endpoint.inet(host: "127.0.0.1", port: Self.defaultPort)
             let address = reachable(milterListeners, from: process)
-            let fixed = words(name, in: service).flatMap { word in
-                let expanded = RestrictionList.words(setup.expanded(word, in: service)[...], separators: ", \t")
+            let fixed = writtenWords(name, in: service).flatMap { word in
+                let expanded = RestrictionList.words(setup.expanded(word, in: service))
                 guard expanded.contains(where: { ServerReference($0).address == reference.address }) else {
                     return [word]
                 }
@@ -251,7 +252,7 @@ extension Examination {
         for (name, service) in active.map({ ("smtpd_milters", $0 as PostfixSetup.Service?) }) + [
             ("non_smtpd_milters", nil)
         ] {
-            for word in RestrictionList.words(setup.value(name, in: service)[...], separators: ", \t") {
+            for word in setup.words(name, in: service) {
                 let address = ServerReference(word).address
                 guard let server = ListenerAddress(address, queue: queue), server.isLocal(port: Self.defaultPort),
                     !isOurs(address, milterListeners, in: service)

@@ -232,7 +232,7 @@ extension Examination {
     }
 
     private func permitsLoopback(_ service: PostfixSetup.Service) -> Bool {
-        RestrictionList.words(setup.value("mynetworks", in: service)[...], separators: ", \t").contains {
+        setup.words("mynetworks", in: service).contains {
             $0.hasPrefix("127.") || $0.hasPrefix("[::1]")
         }
     }

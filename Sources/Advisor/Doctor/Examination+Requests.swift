@@ -9,7 +9,7 @@ struct SentRequest {
     /// policy_context
     let context: String
 
-    /// Of the requests about a recipient.
+    /// The state of requests about a recipient.
     static let recipient = "RCPT"
     static let endOfMessage = "END-OF-MESSAGE"
 }

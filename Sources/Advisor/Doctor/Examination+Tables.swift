@@ -124,7 +124,7 @@ extension Examination {
         let cleanups = setup.services.filter { $0.program == "cleanup" && names.contains($0.name) }
         let checks = cleanups.flatMap { cleanup in
             Self.tableParameters.flatMap { name in
-                RestrictionList.words(setup.value(name, in: cleanup)[...], separators: ", \t")
+                setup.words(name, in: cleanup)
                     .map { Use(table: $0, parameter: name, service: cleanup) }
             }
         }
@@ -162,7 +162,7 @@ extension Examination {
     private static let milterMaps = "smtpd_milter_maps"
 
     private func milterMaps(of service: PostfixSetup.Service) -> [String] {
-        RestrictionList.words(setup.value(Self.milterMaps, in: service)[...], separators: ", \t")
+        setup.words(Self.milterMaps, in: service)
     }
 
     /// A table that gives the milter to some clients.
@@ -174,7 +174,7 @@ extension Examination {
     }
 
     private func namesMilter(_ entry: PostfixTable.Entry, in service: PostfixSetup.Service?) -> Bool {
-        RestrictionList.words(entry.result[...], separators: ", \t").contains { isOurs(milter: $0, in: service) }
+        RestrictionList.words(entry.result).contains { isOurs(milter: $0, in: service) }
     }
 
     private mutating func examineMilters(_ use: Use, _ tables: Tables) {

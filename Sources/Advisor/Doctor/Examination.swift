@@ -13,15 +13,15 @@ package struct Examination {
     let configuration: Configuration
     /// The tables that `configuration` names.
     let rules: ContentRules
-    /// Of main.cf and master.cf; nil for the system's instance.
+    /// The directory of main.cf and master.cf; nil for the system's instance.
     private let directory: String?
     private(set) var findings: [Finding] = []
-    /// Of the other instances.
+    /// The examinations of the other instances.
     private(set) var others: [Examination] = []
     /// Services that several filters share are examined once.
     var examinedTransports: Set<String> = []
     var examinedCleanups: Set<String> = []
-    /// Of weir.yaml, and those that were proposed.
+    /// The listeners of weir.yaml, and those that were proposed.
     var policyListeners: [Endpoint]
     var milterListeners: [Endpoint]
     var filterListeners: [Configuration.FilterListener]
@@ -106,7 +106,7 @@ package struct Examination {
     /// Whether master_service_disable has the service, by its type or by name and type. The first match decides, and
     /// one after `!` keeps the service.
     private func isDisabled(_ service: PostfixSetup.Service) -> Bool {
-        let patterns = RestrictionList.words(setup.value("master_service_disable")[...], separators: ", \t")
+        let patterns = setup.words("master_service_disable")
         let match = patterns.first { [service.type, service.id].contains($0.drop { $0 == "!" }.lowercased()) }
         return match.map { $0.prefix { $0 == "!" }.count % 2 == 0 } ?? false
     }
@@ -150,12 +150,13 @@ package struct Examination {
 
     var queue: String { setup.value("queue_directory") }
 
-    /// Seconds, of `10s`, `100` or `5m`; nil for anything else.
+    /// Seconds, of `10s`, `100` or `5m`; nil for anything else, and for a number that Postfix can't hold in an int.
     static func seconds(_ text: String) -> Int? {
-        guard let unit = text.last, let factor = ["s": 1, "m": 60, "h": 3600, "d": 86_400][unit] else {
-            return Int(text)
+        let factors = ["s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800]
+        guard let unit = text.last.map({ String($0) }), let factor = factors[unit] else {
+            return Int32(text).map { Int($0) }
         }
-        return Int(text.dropLast()).map { $0 * factor }
+        return Int32(text.dropLast()).map { Int($0) * factor }
     }
 
     /// Whether the service runs chrooted in the queue directory.
@@ -267,7 +268,7 @@ package struct Examination {
 
     /// Sets a parameter for one service. Lists are separated by commas, as values in master.cf can't have spaces.
     func override(_ name: String, with value: String, in service: PostfixSetup.Service) -> Change {
-        let words = RestrictionList.words(value[...], separators: ", \t").joined(separator: ",")
+        let words = RestrictionList.words(value).joined(separator: ",")
         return .override(service: service.id, name, value: words)
     }
 

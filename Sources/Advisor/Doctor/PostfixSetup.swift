@@ -85,6 +85,11 @@ package struct PostfixSetup: Sendable {
         expanded(raw(name, in: service), in: service)
     }
 
+    /// The words of a list in a service, expanded.
+    func words(_ name: String, in service: Service? = nil) -> [String] {
+        RestrictionList.words(value(name, in: service))
+    }
+
     /// Whether a parameter is `yes`, in any case, as Postfix takes it.
     func isOn(_ name: String, in service: Service?) -> Bool { value(name, in: service).lowercased() == "yes" }
 
@@ -165,7 +170,7 @@ package struct PostfixSetup: Sendable {
     }
 
     private static func service(_ line: String) -> Service? {
-        let words = RestrictionList.words(line[...], separators: " \t")
+        let words = RestrictionList.words(line, separators: " \t")
         guard words.count >= 8 else { return nil }
         var overrides: [String: String] = [:]
         var arguments: [String] = []

@@ -51,7 +51,7 @@ struct PostfixTable {
     }
 
     private static func words(inBracesOf text: String) -> [String] {
-        RestrictionList.words(text.dropFirst().dropLast(), separators: ", \t").map { word in
+        RestrictionList.words(text.dropFirst().dropLast()).map { word in
             word.first == "{" ? word.dropFirst().dropLast().trimmed : word
         }
     }

@@ -15,7 +15,7 @@ struct RestrictionList {
 
     init(_ text: String) {
         elements = []
-        var words = Self.words(text[...], separators: ", \t")[...]
+        var words = Self.words(text)[...]
         while let word = words.popFirst() {
             if Self.takesArgument(word), let argument = words.popFirst() {
                 elements.append(Element(text: "\(word) \(argument)"))
@@ -26,9 +26,9 @@ struct RestrictionList {
     }
 
     /// Splits at separators; text in braces is one word.
-    static func words(_ text: Substring, separators: String) -> [String] {
+    static func words(_ text: some StringProtocol, separators: String = ", \t") -> [String] {
         var words: [String] = []
-        var rest = text
+        var rest = Substring(text)
         while true {
             rest = rest.drop { separators.contains($0) }
             guard let first = rest.first else { return words }
@@ -93,7 +93,7 @@ struct ServerReference {
 
     init(_ text: String) {
         let inner = text.first == "{" ? String(text.dropFirst().dropLast()) : text
-        let words = RestrictionList.words(inner[...], separators: ", \t")
+        let words = RestrictionList.words(inner)
         address = words.first ?? ""
         var attributes: [String: String] = [:]
         for word in words.dropFirst() {

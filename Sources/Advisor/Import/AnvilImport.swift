@@ -60,7 +60,7 @@ extension ImportedLimits {
         // By default, this is the value of one of these.
         let names = [name, "smtpd_client_connection_limit_exceptions", "mynetworks"]
         let line = names.lazy.map(main.line).first { $0 > 0 } ?? 0
-        let patterns = RestrictionList.words(main.value(name)[...], separators: ", \t")
+        let patterns = RestrictionList.words(main.value(name))
         var networks: [Network] = []
         var excluded: [Network] = []
         for pattern in patterns {
@@ -177,7 +177,8 @@ private struct AnvilParameters {
         (lines.lastIndex { $0.prefix { $0 != "=" }.trimmed == name } ?? -1) + 1
     }
 
-    /// Of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older versions.
+    /// The defaults of Postfix 3.7. The prefix lengths are parameters since 3.8; these are the fixed values of older
+    /// versions.
     private static let defaults = """
         anvil_rate_time_unit = 60s
         compatibility_level = 0

@@ -19,7 +19,7 @@ struct HeldMessages {
     private var entries: [Entry] = []
     /// The first of `entries` that is still here.
     private var first = 0
-    /// Of the messages that are here, by queue id.
+    /// The clients of the messages that are here, by queue id.
     private var clients: [[UInt8]: [UInt8]] = [:]
     private var returned: Set<[UInt8]> = []
     /// What the smtpd before a filter before the queue knew of messages that are here.

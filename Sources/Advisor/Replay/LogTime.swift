@@ -204,7 +204,7 @@ struct CivilDay {
         number = 365 * year + year / 4 - year / 100 + year / 400 + dayOfYear - 719_468
     }
 
-    /// Of its start, since 1970.
+    /// The start of the day, since 1970.
     var milliseconds: Int64 { Int64(number) * 86_400_000 }
 
     /// Whether some country sets its clocks back on this day: Europe on the last Sunday of October, North America on

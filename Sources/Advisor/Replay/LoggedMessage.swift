@@ -63,12 +63,14 @@ package struct LogFigures: Codable, Sendable, Equatable {
     package internal(set) var reinjectedMessages = 0
     /// Messages whose client line is missing, for example because the log starts later.
     package internal(set) var messagesWithoutClient = 0
-    /// The times of the first and last line, in milliseconds since 1970.
+    /// The time of the first line, and the latest time of all lines, in milliseconds since 1970. If the log has no
+    /// zones, they are in its own time.
     package internal(set) var first: Int64?
     package internal(set) var last: Int64?
-    /// The zones of these times in minutes east of UTC; nil if the log has none, and the times are its local ones.
+    /// The zones of these times in minutes east of UTC; nil if the log has none.
     package internal(set) var firstZone: Int?
     package internal(set) var lastZone: Int?
-    /// What could not be read: the rest of a file after an error, lines that are too long, missing parts of the log.
+    /// What could not be read: the rest of a file after an error, a file without a line in a known form, lines that
+    /// are too long, missing parts of the log.
     package internal(set) var faults: [String] = []
 }

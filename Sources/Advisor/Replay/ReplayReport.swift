@@ -15,7 +15,7 @@ package struct ReplayReport: Codable, Sendable {
 /// The refusals of a key.
 package struct KeyRefusals: Codable, Sendable {
     package let key: String
-    /// The time of the first refusal.
+    /// The time of the first refusal, and its zone.
     package let first: Int64
     package let firstZone: Int?
     package let reason: String

@@ -41,7 +41,7 @@ final class ReplayedLedger {
 
 /// Collects the refusals of the limits.
 private final class RefusalRecorder: LedgerObserver {
-    /// Of the request that is being decided.
+    /// The time of the request that is being decided.
     var moment = LogMoment.utc(0)
     var outcome = ReplayedLedger.Outcome()
     private(set) var refusals: [String: [[UInt8]: KeyRefusals]] = [:]

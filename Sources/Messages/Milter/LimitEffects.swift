@@ -5,10 +5,10 @@ internal import Rules
 /// What the answers of limits do to a message that is not refused at RCPT. Carried out when the message ends.
 struct LimitEffects {
     private(set) var isDiscarded = false
-    /// Of the first HOLD.
+    /// The reason of the first HOLD.
     private(set) var holdReason: [UInt8]?
     private(set) var prepended: [(name: [UInt8], value: [UInt8])] = []
-    /// Of the last REDIRECT.
+    /// The address of the last REDIRECT.
     private(set) var redirect: [UInt8]?
     private(set) var bcc: [[UInt8]] = []
     /// The first refusal of mail from sendmail(1), which has no client to refuse at RCPT.

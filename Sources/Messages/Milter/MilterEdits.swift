@@ -66,7 +66,7 @@ package struct MilterEdits {
     /// The new arguments of RCPT, by their index in `recipients`.
     var repairedRecipients: [Int: [UInt8]] = [:]
     var repairedSender: [UInt8]?
-    /// Of a limit; it takes precedence over the reason of a rule.
+    /// The reason of a limit. It takes precedence over that of a rule.
     var holdReason: [UInt8]?
     var prepended: [(name: [UInt8], value: [UInt8])] = []
     var appended: [NewHeader] = []

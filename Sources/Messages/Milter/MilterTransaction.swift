@@ -10,7 +10,7 @@ internal import Wire
 /// The mail transaction under way: its envelope, and what the ledger has answered about it. Belongs to its dialogue,
 /// whose states pass it on: a reference, because each event would otherwise move all of its fields.
 final class MilterTransaction {
-    /// Those that were in force when the message began.
+    /// The settings that were in force when the message began.
     let settings: MilterSettings
     /// What the MTA grants.
     let terms: MilterTerms

@@ -34,13 +34,14 @@ final class FilterConnection: ReceivedConnection {
     var session: SMTPServerSession
     let content: ReceivedContent
     private var filter: MessageFilter?
-    /// Of the envelope.
+    /// The sets of checks that the envelope chooses.
     private var sets: FilterSets?
-    /// Of RCPT, for a redirected message.
+    /// The parameters of RCPT for a redirected message.
     private var redirectedParameters: [UInt8] = []
     /// Whether suspended lookups of the message are being done on another thread.
     var isBeingChecked: Bool { filter?.isAway ?? false }
-    /// Of the content for an LMTP server, however it is cut into pieces. It tells whether the message came before.
+    /// The hash of the content for an LMTP server, however it is cut into pieces. It tells whether the message came
+    /// before.
     private(set) var contentHash: Hasher?
     var verdict: Verdict?
     /// The connection that carries the transaction, or its copies.

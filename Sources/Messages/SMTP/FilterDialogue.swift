@@ -28,8 +28,9 @@ package import Wire
 /// `finalDot` the next hop may have accepted it, and a loss may cause a duplicate, but never a lost message.
 ///
 /// An LMTP server answers the final dot for each recipient (RFC 2033 4.2). An LMTP client gets each of these replies
-/// when it comes (`LMTPReplies`).
-/// An SMTP client gets only one, so it may have one recipient at a time (`SMTPServerSession.mostRecipients`).
+/// when it comes (`LMTPReplies`). An SMTP client gets only one, so it may have one recipient at a time
+/// (`SMTPServerSession.mostRecipients`).
+///
 /// Copies go to an LMTP server first, in a transaction of their own on another connection: `dataAsked`, `sending` and
 /// `finalDot` with `copies`, then `dataAsked` for the client's recipients. A deferred copy ends the transaction.
 ///

@@ -5,7 +5,7 @@ internal import Synchronization
 /// A copy that a verdict adds to a message.
 struct LMTPCopy {
     let address: [UInt8]
-    /// Of the message and the address: the same for each try of the message.
+    /// Identifies the message and the address: the same for each try of the message.
     let mark: Int
 
     /// - Parameter hash: of the message.

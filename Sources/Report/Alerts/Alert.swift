@@ -77,7 +77,7 @@ struct AlertNotice: Codable, Equatable, Sendable {
         text = Self.headline(alerts.first?.summary, of: host, others: alerts.count - 1 + leftOut)
     }
 
-    /// As `text`, without the client and the command: a Subject is too short for them, and the body has both.
+    /// The `text` without the client and the command: a Subject is too short for them, and the body has both.
     var subject: String {
         Self.headline(alerts.first?.description, of: host, others: alerts.count - 1 + leftOut)
     }

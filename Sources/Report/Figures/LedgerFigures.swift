@@ -132,7 +132,7 @@ package struct AnswerFigures: Codable, Equatable, Sendable {
     /// `DUNNO`, `DEFER`, `REJECT`, ...
     package var action: String
     package var total: UInt64
-    /// Of the last ten minutes, oldest first.
+    /// The answers in each second of the last ten minutes, oldest first.
     package var perSecond: [UInt64]
 
     package init(action: String, total: UInt64, perSecond: [UInt64]) {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 internal import Synchronization
 
 /// The last time that the service read its configuration: at its start, or at a reload.
@@ -30,6 +29,6 @@ package final class LastReload: Sendable {
     }
 
     private static func now(_ fault: String?) -> ReloadFigures {
-        ReloadFigures(time: Double(Glibc.time(nil)), fault: fault)
+        ReloadFigures(time: secondsSince1970(), fault: fault)
     }
 }

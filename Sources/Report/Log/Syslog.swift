@@ -3,7 +3,7 @@ internal import Glibc
 
 /// The syslog of this machine, facility mail.
 package struct Syslog: Sendable {
-    /// Of the socket that syslog(3) writes to.
+    /// The path of the socket that syslog(3) writes to.
     private let path: String
 
     package init(path: String = "/dev/log") {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import Glibc
 package import Synchronization
 
 /// The state of the next hop of one filter, over all its loops.
@@ -36,7 +35,7 @@ package final class NextHopCounters: Sendable {
     /// The next hop is unreachable.
     package func countFailure(_ cause: String) {
         failures.add(1, ordering: .relaxed)
-        trouble.withLock { trouble in trouble = Trouble(cause: cause, since: trouble?.since ?? Double(time(nil))) }
+        trouble.withLock { trouble in trouble = Trouble(cause: cause, since: trouble?.since ?? secondsSince1970()) }
     }
 
     /// - Returns: whether it was unreachable before.

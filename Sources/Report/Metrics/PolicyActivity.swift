@@ -9,7 +9,7 @@ package struct PolicyActivity: Sendable {
     private var pending = [UInt64](repeating: 0, count: PolicyActivity.actions)
     /// Since the start.
     package private(set) var latency = LatencyHistogram()
-    /// Of the last minute, in pieces of ten seconds; the index is the piece modulo the number of them.
+    /// The latencies of the last minute, in pieces of ten seconds. The index is the piece modulo the number of them.
     private var latencies = [LatencyHistogram](repeating: LatencyHistogram(), count: PolicyActivity.piecesKept)
     private var newestPiece: Int64 = 0
     /// Oldest last.

@@ -71,7 +71,8 @@ package struct RefusalGroup: Codable, Equatable, Sendable {
         }
     }
 
-    /// For figures that another host has told too long ago: nobody knows what it has refused since.
+    /// The group without its rate, for figures that another host has told too long ago: nobody knows what that host has
+    /// refused since.
     package var withoutRate: Self {
         var group = self
         group.lastMinute = 0

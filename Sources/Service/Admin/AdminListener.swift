@@ -20,7 +20,7 @@ internal import Wire
 final class AdminListener: Sendable {
     /// What a request may ask for, and how long and how many.
     enum Bounds {
-        /// Of a request, in bytes.
+        /// The body of a request, in bytes.
         static let body = 65_536
         /// In bytes.
         static let reason = 500

@@ -36,12 +36,12 @@ struct AdminOverview: Encodable, Sendable {
     var connections: Int
     var faults: PolicyFaults
     var answers: [AnswerFigures]
-    /// Of the answer times of the last minute, in microseconds; nil without answers.
+    /// Percentiles of the answer times of the last minute, in microseconds; nil without answers.
     var p50: Int64?
     var p99: Int64?
     var ledger: LedgerFigures
     var keys: Int
-    /// Those that have refused most.
+    /// The limits that have refused most.
     var limits: [LimitFigures]
     var limitCount: Int
     /// The newest first.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import AdminAPI
-internal import Glibc
 internal import Limits
 internal import Loop
 internal import Policy
@@ -19,7 +18,7 @@ extension LedgerHost {
             withActivity { activity, second in
                 let lastMinute = activity.latencyOfLastMinute(at: second)
                 var snapshot = AdminMessages.Snapshot(
-                    time: Double(time(nil)), version: version, configuration: configuration.summary,
+                    time: secondsSince1970(), version: version, configuration: configuration.summary,
                     status: presentStatus(of: policy),
                     answers: activity.answers(at: second), medianAnswer: lastMinute.bound(ofShare: 0.5),
                     slowAnswer: lastMinute.bound(ofShare: 0.99),

@@ -23,7 +23,7 @@ struct FileAccess: Sendable {
         let inode: UInt64
     }
 
-    /// Of the configuration. Paths without symbolic links.
+    /// What the configuration needs, by path without symbolic links.
     private(set) var rights: [String: Rights] = [:]
     /// To read, besides these.
     private let system: Set<String>
@@ -120,7 +120,7 @@ struct FileAccess: Sendable {
     /// Whether the process opens connections of TCP itself.
     var connects: Bool { !portsToConnect.isEmpty }
 
-    /// Of those paths of the configuration that exist now.
+    /// The identities of those paths of the configuration that exist now.
     var identities: [String: Identity] {
         rights.keys.reduce(into: [:]) { found, path in
             var identity = weir_identity()

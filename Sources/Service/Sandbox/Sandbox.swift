@@ -104,7 +104,7 @@ package final class Sandbox: Sendable {
         return weir_filter_calls(ends[1], access.connects ? 1 : 0, kills ? 1 : 0)
     }
 
-    /// As the kernel says now.
+    /// The protections in force, as the kernel reports them now.
     var protections: AdminMessages.Protections {
         .init(
             user: ServiceUser.current, noNewPrivileges: weir_has_no_new_privileges() != 0, landlock: landlock,

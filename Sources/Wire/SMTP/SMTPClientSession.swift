@@ -75,7 +75,7 @@ package struct SMTPClientSession: ~Copyable {
     ///
     /// - Parameter line: the command, including CRLF.
     package mutating func send(_ command: Command, _ line: ByteBuffer) {
-        if canSend(command) {
+        if waiting.isEmpty, maySend {
             write(command, line)
         } else {
             waiting.append((command, line))
@@ -94,8 +94,9 @@ package struct SMTPClientSession: ~Copyable {
         unanswered.append(contentsOf: repeatElement(.endOfData, count: replies))
     }
 
-    private func canSend(_ command: Command) -> Bool {
-        guard isReady, waiting.isEmpty else { return false }
+    /// Whether the next hop takes another command now.
+    private var maySend: Bool {
+        guard isReady else { return false }
         guard let last = unanswered.last else { return true }
         return capabilities.extensions.contains(.pipelining) && !last.endsGroup
     }
@@ -107,10 +108,7 @@ package struct SMTPClientSession: ~Copyable {
 
     private mutating func sendWaiting() {
         var count = 0
-        while count < waiting.count {
-            guard isReady,
-                unanswered.isEmpty || (capabilities.extensions.contains(.pipelining) && !unanswered.last!.endsGroup)
-            else { break }
+        while count < waiting.count, maySend {
             write(waiting[count].command, waiting[count].line)
             count += 1
         }

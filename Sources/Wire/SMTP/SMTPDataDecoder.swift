@@ -17,8 +17,8 @@ package struct SMTPDataDecoder {
         case lineStart
         /// After the dot at the start of a line.
         case dot
-        /// After that dot and `count` CRs.
-        case dotCR(count: Int)
+        /// After that dot and a CR.
+        case dotCR
         case text
         /// After `count` CRs in a row.
         case carriageReturns(count: Int)
@@ -56,15 +56,15 @@ package struct SMTPDataDecoder {
                 state = .dot
                 index += 1
             case .dot where bytes[index] == 0x0d:
-                state = .dotCR(count: 1)
+                state = .dotCR
                 index += 1
-            case .dotCR(count: 1) where bytes[index] == 0x0a:
+            case .dotCR where bytes[index] == 0x0a:
                 isEnd = true
                 state = .lineStart
                 return index + 1
-            case .dotCR(let count):
-                // Not the end of the data: the dot is dropped, and the CRs are treated like those of any line.
-                state = .carriageReturns(count: count)
+            case .dotCR:
+                // Not the end of the data: the dot is dropped, and the CR is treated like that of any line.
+                state = .carriageReturns(count: 1)
             case .lineStart, .dot, .text:
                 state = .text
                 index = decodeText(bytes, from: index, into: &content)
