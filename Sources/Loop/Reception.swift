@@ -164,7 +164,10 @@ extension Reception {
             loop.assertInLoop()
             let acceptor = Acceptor(
                 listening, loop,
-                failed: { [reception] in reception.complain("can't accept \(reception.names.clients): \($0)") },
+                failed: { [reception] reason in
+                    reception.complain(
+                        "can't accept \(reception.names.clients): \(reason); trying again in a second")
+                },
                 accepted: { [unowned self] in accepted($0, endpoint) })
             try acceptor.start()
             acceptors.append(acceptor)

@@ -152,7 +152,7 @@ extension LedgerHost {
         switch change.action {
         case .block: return ledger.remark(onBlockBy: standing.limit)
         case .raise:
-            let notes = [noteOnLowerRates(of: change, standing), noteOnBlock(standing, in: ledger)].compactMap(\.self)
+            let notes = [noteOnLowerRates(of: change, standing), noteOnBlock(standing)].compactMap(\.self)
             return notes.isEmpty ? nil : notes.joined(separator: "; ")
         case .reset, .unraise, .unblock: return nil
         }
@@ -176,10 +176,10 @@ extension LedgerHost {
         return lowered.isEmpty ? nil : "this is less than \(lowered.map(\.description).joined(separator: ", "))"
     }
 
-    private func noteOnBlock(_ standing: Standing, in ledger: Ledger) -> String? {
-        guard let until = standing.blockedUntil else { return nil }
+    private func noteOnBlock(_ standing: Standing) -> String? {
+        guard standing.blockedUntil != nil else { return nil }
         let key = ShellWord.argument(String(decoding: standing.key, as: UTF8.self))
-        return "still blocked for \(Self.rounded(until - ledger.now)): weir limits unblock \(key)"
+        return "still blocked: weir limits unblock \(key)"
     }
 
     /// The user in the audit trail: with the host, if hosts share limits.
@@ -223,7 +223,7 @@ extension LedgerHost {
     private static func rounded(_ milliseconds: Int64) -> String {
         for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)] as [(String, Int64)]
         where milliseconds >= 2 * length {
-            return "\(milliseconds / length)\(unit)"
+            return "\((milliseconds + length / 2) / length)\(unit)"
         }
         return "\(max(1, milliseconds / 1000))s"
     }

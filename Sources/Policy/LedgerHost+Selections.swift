@@ -119,7 +119,8 @@ extension LedgerHost {
 
     private func record(_ task: SelectionChange, _ ending: String? = nil) {
         let change = task.change
-        let details = [change.details, "\(task.changed.count) keys", ending ?? ""].filter { !$0.isEmpty }
+        let count = task.changed.count
+        let details = [change.details, "\(count) key\(count == 1 ? "" : "s")", ending ?? ""].filter { !$0.isEmpty }
         record(
             change.action, of: change.key, by: user(of: change), details: details.joined(separator: ", "),
             reason: change.reason, limits: task.limits.sorted())

@@ -258,6 +258,12 @@ package enum ConfigurationReader {
     /// The text without a byte order mark. If it is not UTF-8, nil after a fault for each such line.
     private static func decode(_ bytes: [UInt8], _ reading: inout ConfigurationReading) -> String? {
         let bytes = bytes.starts(with: [0xef, 0xbb, 0xbf]) ? bytes.dropFirst(3) : bytes[...]
+        // Half of the bytes of ASCII are zero there.
+        if bytes.starts(with: [0xff, 0xfe]) || bytes.starts(with: [0xfe, 0xff]) || bytes.prefix(2).contains(0) {
+            let message = "the file is in UTF-16; save it in UTF-8"
+            reading.add(fault: .init(file: reading.file, line: 1, column: 1, message: message))
+            return nil
+        }
         if let text = String(validating: bytes, as: UTF8.self) { return text }
         for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
         where String(validating: line, as: UTF8.self) == nil {
@@ -265,7 +271,7 @@ package enum ConfigurationReader {
             reading.add(
                 fault: .init(
                     file: reading.file, line: index + 1, column: column,
-                    message: "not UTF-8 (byte 0x\(String(byte, radix: 16)))"))
+                    message: "not UTF-8 (byte 0x\(String(byte, radix: 16))); save the file in UTF-8"))
         }
         return nil
     }

@@ -53,9 +53,17 @@ struct ConfigurationReading {
                 return false
             }
         default:
-            fault(node, key, "expected a map of keys and values, found \(node.kind)")
+            fault(node, key, Self.notAMap(node, key))
             return nil
         }
+    }
+
+    private static func notAMap(_ node: YAMLNode, _ key: String) -> String {
+        let message = "expected a map of keys and values, found \(node.kind)"
+        // The whole file, or an item of a list, is one value if its keys are not seen.
+        guard let text = node.text, key.isEmpty || key.hasSuffix("]") else { return message }
+        if text.contains(" = ") { return "\(message); write 'key: value' instead of 'key = value'" }
+        return text.contains(":") ? "\(message); write a blank after the colon of a key" : message
     }
 
     /// Reads the maps of a list.
@@ -68,13 +76,15 @@ struct ConfigurationReading {
         // The operator has commented out all of them.
         if case .nothing = node.value { return [] }
         guard case .list(let items) = node.value else {
-            fault(node, key, "expected a list of \(noun)s, found \(node.kind)")
+            let isMap = if case .map = node.value { true } else { false }
+            let hint = isMap ? "; write '- ' before the first key of each \(noun)" : ""
+            fault(node, key, "expected a list of \(noun)s, found \(node.kind)\(hint)")
             return []
         }
         return items.enumerated().compactMap { index, item in
             let key = "\(key)[\(index)]"
             guard case .map = item.value else {
-                fault(item, key, "expected a map of keys and values, found \(item.kind)")
+                fault(item, key, Self.notAMap(item, key))
                 return nil
             }
             return read(item, key, &self)
@@ -135,7 +145,7 @@ struct ConfigurationReading {
                 let message =
                     name.text == "<<"
                     ? "merge keys are not supported; write the keys here, each with its value or an alias"
-                    : Self.unknown(name.text, under: prefix, rows.map(\.path))
+                    : Self.unknown(name.text, at: key, under: prefix, rows.map(\.path))
                 fault(name, Self.path(key, Spelling.shown(name.text)), message)
             }
         }
@@ -151,8 +161,14 @@ struct ConfigurationReading {
         return names
     }
 
-    private static func unknown(_ name: String, under prefix: String, _ paths: [String]) -> String {
+    private static func unknown(
+        _ name: String, at key: String, under prefix: String, _ paths: [String]
+    ) -> String {
         let allowed = names(under: prefix, in: paths)
+        if key.isEmpty, ConfigurationKeys.limit.contains(where: { $0.path == name }) {
+            return "unknown key; it belongs to a limit: write it in an item of limits. "
+                + "Expected one of \(allowed.joined(separator: ", "))"
+        }
         // A key of another section.
         if let elsewhere = paths.first(where: { $0.hasSuffix("." + name) }) {
             return "unknown key; did you mean '\(elsewhere)'? Expected one of \(allowed.joined(separator: ", "))"

@@ -275,6 +275,10 @@ extension ValueType where Value == ActionTemplate {
     ) { node, key, reading in
         let text = ValueType<String>.text("an action of access(5), such as REJECT text", write: { $0 }) { .value($0) }
         guard let source = text.read(node, key, &reading) else { return nil }
+        guard !source.contains(where: \.isNewline) else {
+            reading.fault(node, key, "an action has one line; write it in quotes, or begin it with '>-'")
+            return nil
+        }
         do throws(ActionTemplate.Fault) {
             return try ActionTemplate(source, restrictionClasses: reading.restrictionClasses)
         } catch {

@@ -46,7 +46,7 @@ enum Spelling {
         return rows[one.count][other.count]
     }
 
-    /// The operator's text in quotes, at most 80 characters of it, with control characters replaced by `?`.
+    /// The operator's text in quotes, at most 80 characters of it, with escapes for those that can't be seen.
     static func quoted(_ text: String) -> String {
         "'\(shown(text))'"
     }
@@ -54,7 +54,10 @@ enum Spelling {
     static func shown(_ text: String) -> String {
         let longest = 80
         let scalars = text.unicodeScalars.prefix(longest).map { scalar in
-            scalar.properties.generalCategory == .control ? "?" : String(scalar)
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator: scalar.escaped(asASCII: true)
+            default: String(scalar)
+            }
         }
         return scalars.joined() + (text.unicodeScalars.count > longest ? "..." : "")
     }

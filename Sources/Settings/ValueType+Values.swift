@@ -18,9 +18,12 @@ extension ValueType where Value: FixedWidthInteger & Sendable {
         let expected =
             "a number\(unit.isEmpty ? "" : " of \(unit)") from \(allowed.lowerBound) to \(allowed.upperBound)"
         return .text(expected, write: { "\($0)" }) { text in
-            guard let number = Value(text), text.first != "+" else { return .isNot("a number") }
-            return allowed.contains(number)
-                ? .value(number) : .fault("\(number) is out of range; expected \(expected)")
+            let digits = text.hasPrefix("-") ? text.dropFirst() : text[...]
+            guard !digits.isEmpty, digits.utf8.allSatisfy({ 0x30...0x39 ~= $0 }) else { return .isNot("a number") }
+            guard let number = Value(text), allowed.contains(number) else {
+                return .fault("\(Spelling.shown(text)) is out of range; expected \(expected)")
+            }
+            return .value(number)
         }
     }
 }
@@ -58,7 +61,16 @@ extension ValueType {
             expected: "a list; each item is \(element.expected)",
             write: { "[\($0.compactMap(element.write).joined(separator: ", "))]" }
         ) { node, key, reading in
-            guard case .list(let items) = node.value else { return element.read(node, key, &reading).map { [$0] } }
+            guard case .list(let items) = node.value else {
+                let before = reading
+                if let value = element.read(node, key, &reading) { return [value] }
+                if let list = Self.meantList(node, key, of: element, before) {
+                    reading = before
+                    reading.fault(
+                        node, key, "\(Spelling.quoted(node.text ?? "")) is one value; write a list: [\(list)]")
+                }
+                return nil
+            }
             var values: [Element] = []
             for (index, item) in items.enumerated() {
                 if let value = element.read(item, "\(key)[\(index)]", &reading) { values.append(value) }
@@ -69,6 +81,21 @@ extension ValueType {
 }
 
 extension ValueType {
+    /// The values that a text has between commas; nil if one of them is not valid, or there is only one.
+    private static func meantList<Element>(
+        _ node: YAMLNode, _ key: String, of element: ValueType<Element>, _ reading: ConfigurationReading
+    ) -> String? {
+        let parts = (node.text ?? "").split(separator: ",").map { $0.drop { $0 == " " } }
+        var trial = reading
+        for part in parts {
+            let one = YAMLNode(line: node.line, column: node.column, value: .scalar(String(part)))
+            guard element.read(one, key, &trial) != nil else { return nil }
+        }
+        let isPlain = parts.joined().utf8.allSatisfy { $0.isAlphanumeric || "./@_-".utf8.contains($0) }
+        let list = parts.map { isPlain ? "\($0)" : "\"\($0)\"" }.joined(separator: ", ")
+        return parts.count > 1 ? Spelling.shown(list) : nil
+    }
+
     /// A value without a default.
     static func optional<Wrapped>(_ wrapped: ValueType<Wrapped>) -> ValueType where Value == Wrapped? {
         ValueType(
@@ -187,6 +214,13 @@ extension ValueType where Value == Configuration.Store {
     ) { text in
         guard text.hasPrefix("sqlite:"), let path = absolutePath(text.dropFirst("sqlite:".count)) else {
             return .isNot("a store")
+        }
+        // The names of the other files are up to 50 bytes longer. SQLite takes 511 bytes of a path, a file system 255
+        // of a name.
+        let name = path.split(separator: "/").last ?? ""
+        for (part, count, most) in [("path", path.utf8.count, 450), ("name of the file", name.utf8.count, 200)]
+        where count > most {
+            return .fault("the \(part) has \(count) bytes; expected at most \(most)")
         }
         return .value(.sqlite(path: path))
     }

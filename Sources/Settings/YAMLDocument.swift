@@ -56,7 +56,7 @@ struct YAMLDocument {
                     throw Fault(line: line, column: column, message: "duplicate key")
                 }
             } catch let error as YamlError {
-                throw Fault(error)
+                throw YAMLSyntax.fault(error, in: text)
             } catch let fault as Fault {
                 throw fault
             } catch {
@@ -161,26 +161,5 @@ struct YAMLDocument {
 extension YAMLDocument.Fault {
     fileprivate init(_ node: Node, _ message: String) {
         self.init(line: node.mark?.line ?? 1, column: node.mark?.column ?? 1, message: message)
-    }
-
-    fileprivate init(_ error: YamlError) {
-        switch error {
-        case .composer(let context, let problem, let mark, _):
-            let opening = context.map { "\($0.text), " } ?? ""
-            self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(opening)\(problem)")
-        case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _):
-            let opening = context.map { " (\($0.text) from line \($0.mark.line), column \($0.mark.column))" } ?? ""
-            // libyaml names a function of its own here.
-            let text = problem.hasPrefix("Maximum nesting level") ? "nested too deeply" : problem
-            self.init(line: mark.line, column: mark.column, message: "invalid YAML: \(text)\(opening)")
-        case .reader(let problem, let offset, _, let text):
-            let before = text.prefix(offset ?? 0)
-            let lineStart = before.lastIndex(where: \.isNewline).map(before.index(after:)) ?? before.startIndex
-            self.init(
-                line: before.count(where: \.isNewline) + 1, column: before[lineStart...].unicodeScalars.count + 1,
-                message: "invalid YAML: \(problem)")
-        default:
-            self.init(line: 1, column: 1, message: "invalid YAML: \(error)")
-        }
     }
 }

@@ -62,6 +62,10 @@ struct YAMLText {
         return true
     }
 
+    func scalar(line: Int, column: Int) -> Unicode.Scalar? {
+        index(line: line, column: column).map { scalars[$0] }
+    }
+
     private func index(line: Int, column: Int) -> Int? {
         var left = line - 1
         var start = 0

@@ -153,6 +153,9 @@ final class CheckpointWriter: Sendable {
         return database
     }
 
+    /// Without that of the migrator.
+    static let tableNames: Set = ["meta", "limits", "accounts", "transactions", "audit"]
+
     /// Creates missing tables. The rows that say which migrations have run may be damaged.
     private static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()

@@ -50,7 +50,7 @@ extension SQLiteStore {
             try replaceLedger(because: error)
             throw StoreError("\(path) was damaged")
         } catch {
-            throw StoreError("can't read \(path): \(error.cause)")
+            throw StoreError("can't read \(path): \(error.cause(at: path))")
         }
         for segment in segments { try recover(segment, into: sink) }
     }
@@ -66,7 +66,7 @@ extension SQLiteStore {
                 "\(file) is damaged (\(error)); the counts in batches that can't be read are lost; the next "
                     + "checkpoint sets the file aside")
         } catch {
-            throw StoreError("can't read \(file): \(error.cause)")
+            throw StoreError("can't read \(file): \(error.cause(at: file))")
         }
     }
 
@@ -117,6 +117,9 @@ extension SQLiteStore {
     /// Opens and checks `ledger.sqlite`. If it is damaged, renames it, and continues with a new one that has what can
     /// still be read.
     private func openLedger() throws(StoreError) -> CheckpointWriter.Head {
+        guard !isForeignDatabase(at: path, own: CheckpointWriter.tableNames) else {
+            throw StoreError("\(path) is a database of another program; name another file in ledger.store")
+        }
         // A start was killed while it replaced a damaged file.
         if access(path, F_OK) != 0 { rename(rescuePath, path) }
         try setAsideLogOfOtherVersion()
@@ -125,7 +128,7 @@ extension SQLiteStore {
         } catch let error where isDamage(error, of: path) {
             try replaceLedger(because: error)
         } catch {
-            throw StoreError("can't open \(path): \(error.cause)")
+            throw StoreError("can't open \(path): \(error.cause(at: path))")
         }
         do {
             return try background.open()
@@ -135,7 +138,7 @@ extension SQLiteStore {
             notice("\(path) can't be used (\(error)); it was set aside as \(aside), and only the journal is left")
             return try describing("open") { try background.open() }
         } catch {
-            throw StoreError("can't open \(path): \(error.cause)")
+            throw StoreError("can't open \(path): \(error.cause(at: path))")
         }
     }
 
@@ -193,7 +196,7 @@ extension SQLiteStore {
                 notice("\(path) is damaged (\(error)); it was set aside as \(aside), and the counts in it are lost")
             } catch {
                 // Permissions, a lock, the disk: the file stays.
-                throw StoreError("can't read \(path): \(error.cause)")
+                throw StoreError("can't read \(path): \(error.cause(at: path))")
             }
         }
         // By their names if a first batch can't be read.

@@ -211,7 +211,7 @@ package final class SQLiteStore: LedgerStore {
         do {
             return try body()
         } catch {
-            throw StoreError("can't \(what) \(path): \(error.cause)")
+            throw StoreError("can't \(what) \(path): \(error.cause(at: path))")
         }
     }
 }

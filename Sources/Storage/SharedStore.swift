@@ -49,7 +49,7 @@ package final class SharedStore {
                 return try open(path, durability, longestLog)
             }
         } catch {
-            throw StoreError("can't open \(path): \(error.cause)")
+            throw StoreError("can't open \(path): \(error.cause(at: path))")
         }
     }
 

@@ -93,6 +93,15 @@ extension StoredLimit {
 extension Error {
     /// What is wrong, for an operator: without SQLite's number of the error and the statement.
     var cause: String { (self as? DatabaseError)?.message ?? "\(self)" }
+
+    /// The same, with what keeps SQLite from the files of the database at `path`.
+    func cause(at path: String) -> String {
+        switch (self as? DatabaseError)?.resultCode.primaryResultCode {
+        case .SQLITE_CANTOPEN, .SQLITE_READONLY, .SQLITE_FULL, .SQLITE_IOERR, .SQLITE_PERM:
+            cause + (StoreObstacle.found(at: path).map { " (\($0))" } ?? "")
+        default: cause
+        }
+    }
 }
 
 /// Whether an error says that the file itself is at fault, and not its permissions, the disk, a lock or the memory.

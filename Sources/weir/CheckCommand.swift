@@ -26,6 +26,9 @@ struct CheckCommand: ParsableCommand {
             then the lines of text of each part (checks.decoded_body), then the lines about parts and the files in \
             archives (checks.attachment). A part has a number as in IMAP, such as 2.1.
 
+            Exit status: 0 all messages could be read, 66 one could not, 74 standard output can't be written, 78 the \
+            configuration has errors.
+
             Example: weir check --config /etc/weir/weir.yaml ~/Maildir
             """)
 

@@ -4,7 +4,6 @@ import ArgumentParser
 import Foundation
 import Limits
 import Report
-import Rules
 import Settings
 
 struct LimitsCommand: AsyncParsableCommand {
@@ -43,25 +42,28 @@ struct LimitsCommand: AsyncParsableCommand {
                 """)
 
         @OptionGroup var options: ConfigurationOptions
-        @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
+        @Option(help: ArgumentHelp("Only this limit.", valueName: "name"), completion: Completions.limits)
+        var limit: String?
         @Flag(help: "Only blocked keys.") var blocked = false
         @Flag(help: "Only raised keys.") var raised = false
-        @Option(help: ArgumentHelp("Only keys that have used this part of a window or more.", valueName: "percent"))
+        @Option(
+            help: ArgumentHelp("Only keys that have used this part of a window or more.", valueName: "percent"),
+            transform: NumberArgument.within(1...1000))
         var over: Int?
-        @Option(help: "Only keys that match this shell pattern, in upper or lower case, such as '*@example.org'.")
+        @Option(
+            help: ArgumentHelp(
+                "Only keys that match this shell pattern, in upper or lower case, such as '*@example.org'.",
+                valueName: "pattern"))
         var match: String?
-        @Option(help: "Maximum number of keys; the fullest come first.") var most = 50
+        @Option(
+            help: ArgumentHelp("Maximum number of keys; the fullest come first (default: 50).", valueName: "number"),
+            transform: NumberArgument.within(1...Ledger.mostFullest))
+        var most = 50
         @Flag(help: "Print JSON.") var json = false
 
         func validate() throws {
-            guard (1...Ledger.mostFullest).contains(most) else {
-                throw ValidationError("--most must be from 1 to \(Ledger.mostFullest)")
-            }
             guard [blocked, raised, over != nil].count(where: { $0 }) <= 1 else {
                 throw ValidationError("--blocked, --raised and --over exclude each other")
-            }
-            guard over.map({ 1...1000 ~= $0 }) ?? true else {
-                throw ValidationError("--over must be a percentage from 1 to 1000")
             }
         }
 
@@ -124,7 +126,8 @@ struct LimitsCommand: AsyncParsableCommand {
             help: "Key, such as an address, login or domain: as weir limits list prints it, or as in a request.",
             completion: Completions.keys)
         var key: String
-        @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
+        @Option(help: ArgumentHelp("Only this limit.", valueName: "name"), completion: Completions.limits)
+        var limit: String?
         @Flag(help: "Print JSON.") var json = false
 
         func run() async throws {
@@ -254,7 +257,7 @@ struct LimitsCommand: AsyncParsableCommand {
             if entries.isEmpty { try StandardOutput.write(line: "no manual changes") }
             for entry in entries {
                 let time = Date(timeIntervalSince1970: Double(entry.time)).formatted(.iso8601)
-                try StandardOutput.write(line: "\(time) \(printable(entry.description.utf8))")
+                try StandardOutput.write(line: "\(time) \(EventLog.escaped(entry.description))")
             }
         }
     }
@@ -283,8 +286,9 @@ struct LimitsCommand: AsyncParsableCommand {
     /// The options of all interventions.
     struct Target: ParsableArguments {
         @OptionGroup var options: ConfigurationOptions
-        @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
-        @Option(help: "Reason, for the audit trail.") var reason: String?
+        @Option(help: ArgumentHelp("Only this limit.", valueName: "name"), completion: Completions.limits)
+        var limit: String?
+        @Option(help: ArgumentHelp("Reason, for the audit trail.", valueName: "text")) var reason: String?
         @Flag(help: "Print JSON.") var json = false
 
         func intervene(
@@ -311,14 +315,19 @@ struct LimitsCommand: AsyncParsableCommand {
         @Argument(help: "Key, as weir limits list prints it, or as in a request.", completion: Completions.keys)
         var key: String?
         @Flag(help: "All keys that this concerns.") var all = false
-        @Option(help: "All of these keys that match a shell pattern, in upper or lower case, such as '*@example.org'.")
+        @Option(
+            help: ArgumentHelp(
+                "All of these keys that match a shell pattern, in upper or lower case, such as '*@example.org'.",
+                valueName: "pattern"))
         var match: String?
         @Flag(help: "Do it for more than 10 keys; without this, only say how many and which.") var yes = false
         @OptionGroup var target: Target
 
         func validate() throws {
-            guard [key != nil, all, match != nil].count(where: { $0 }) == 1 else {
-                throw ValidationError("expected a key, --all, or --match with a pattern")
+            let given = [key != nil, all, match != nil].count(where: { $0 })
+            guard given == 1 else {
+                throw ValidationError(
+                    "expected a key, --all, or --match with a pattern" + (given > 1 ? ", and only one of them" : ""))
             }
             guard key == nil || !yes else { throw ValidationError("--yes is for --all and --match") }
         }
@@ -346,13 +355,13 @@ struct LimitsCommand: AsyncParsableCommand {
 
         private func print(_ changed: KeysChanged, _ done: String) throws {
             for key in changed.keys {
-                try StandardOutput.write(line: "\(key.limit) \(printable(key.key.utf8))")
+                try StandardOutput.write(line: "\(key.limit) \(EventLog.escaped(key.key))")
             }
             if changed.count > changed.keys.count {
                 try StandardOutput.write(line: "... and \(changed.count - changed.keys.count) more")
             }
             guard changed.isDone, changed.count > 0 else { return }
-            let note = changed.note.map { ": \(printable($0.utf8))" } ?? ""
+            let note = changed.note.map { ": \(EventLog.escaped($0))" } ?? ""
             try StandardOutput.write(line: "\(done) \(quantity(changed.count, "key"))\(note)")
         }
     }

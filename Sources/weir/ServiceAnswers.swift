@@ -4,7 +4,6 @@ import ArgumentParser
 import Foundation
 import Limits
 import Report
-import Rules
 import Settings
 
 extension AdminClient.Failure {
@@ -39,7 +38,7 @@ enum Admin {
     }
 
     static func complain(_ text: String, by command: String = "limits") {
-        StandardError.complain(printable(text.utf8), by: command)
+        StandardError.complain(EventLog.escaped(text), by: command)
     }
 
     /// Says that no limit has a key, or not the one that was asked, and how to look for what was meant.
@@ -66,7 +65,7 @@ enum Admin {
     /// Whose figures were printed; nothing if no limit is shared.
     static func print(_ hosts: SharedFigures?) throws {
         guard let text = hosts?.summary(age) else { return }
-        try StandardOutput.write(line: printable(text.utf8))
+        try StandardOutput.write(line: EventLog.escaped(text))
     }
 
     /// `mx2: 24 per 1h, 120 per 1d; 2 refused requests (0.4s old)`
@@ -107,7 +106,7 @@ enum Admin {
                 + (rate.freesAt.map { ", room in \(remaining(until: $0))" } ?? "")
         }
         var parts = [
-            "\(printable(standing.limit.utf8)) \(printable(standing.key.utf8)): "
+            "\(standing.limit) \(EventLog.escaped(standing.key)): "
                 + "\(standing.count) \(rates.joined(separator: ", "))"
         ]
         if standing.refusedTries > 0 {
@@ -120,7 +119,7 @@ enum Admin {
         if let until = standing.raisedUntil { parts.append("raised for \(remaining(until: until))") }
         if standing.exempt { parts.append("exempt") }
         if standing.mode == "shadow" { parts.append("shadow") }
-        if let note = standing.note { parts.append(printable(note.utf8)) }
+        if let note = standing.note { parts.append(EventLog.escaped(note)) }
         return parts.joined(separator: "; ")
     }
 }

@@ -22,19 +22,23 @@ struct TopCommand: AsyncParsableCommand {
             To a pipe, or with TERM=dumb, prints at each interval a line with the time and the rates, then the fullest \
             keys and the refusals since the last interval.
 
+            Exit status: 0 success, 69 the service is unreachable, 77 the user may not ask the service, 78 the \
+            configuration does not say where the service listens.
+
             Example: weir top --limit per-user
             """)
 
     @OptionGroup var options: ConfigurationOptions
-    @Option(help: "Only this limit.", completion: Completions.limits) var limit: String?
-    @Option(help: ArgumentHelp("Refresh interval.", valueName: "seconds")) var interval = 1
-    @Option(help: ArgumentHelp("Number of refreshes (default: until q or Ctrl-C).", valueName: "number"))
+    @Option(help: ArgumentHelp("Only this limit.", valueName: "name"), completion: Completions.limits)
+    var limit: String?
+    @Option(
+        help: ArgumentHelp("Refresh interval (default: 1).", valueName: "seconds"),
+        transform: NumberArgument.within(1...3600))
+    var interval = 1
+    @Option(
+        help: ArgumentHelp("Number of refreshes (default: until q or Ctrl-C).", valueName: "number"),
+        transform: NumberArgument.within(1...(.max)))
     var count: Int?
-
-    func validate() throws {
-        guard (1...3600).contains(interval) else { throw ValidationError("--interval must be from 1 to 3600") }
-        if let count, count < 1 { throw ValidationError("--count must be at least 1") }
-    }
 
     func run() async throws {
         if Terminal.movesCursor(STDOUT_FILENO), isatty(STDIN_FILENO) == 1 {

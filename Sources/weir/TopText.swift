@@ -2,7 +2,6 @@
 import AdminAPI
 import Foundation
 import Report
-import Rules
 
 /// The output of `weir top` to a pipe.
 enum TopText {
@@ -18,7 +17,7 @@ enum TopText {
             mostRefusals)
         return ["\(clock(snapshot.time)) \(rates(snapshot))"]
             + figures.standings.map { "  \(Admin.description(of: $0))" }
-            + refusals.map { "  refused \(clock($0.time)): \(printable(text($0).utf8))" }
+            + refusals.map { "  refused \(clock($0.time)): \(EventLog.escaped(text($0)))" }
     }
 
     private static func clock(_ time: Double) -> String { Date(timeIntervalSince1970: time).formatted(.iso8601) }

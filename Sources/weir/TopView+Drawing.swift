@@ -2,7 +2,6 @@
 import AdminAPI
 import Foundation
 import Report
-import Rules
 
 /// The screen of `weir top`.
 extension TopView {
@@ -22,7 +21,7 @@ extension TopView {
         var isSelected = false
 
         func onTerminal(_ columns: Int, colour: Bool) -> String {
-            let text = TerminalCells.cut(printable(text.utf8), columns)
+            let text = TerminalCells.cut(EventLog.escaped(text), columns)
             // Reverse video is no colour: it stays where colour is unwanted.
             let codes = [isSelected ? "7" : "", colour ? style.rawValue : ""].filter { !$0.isEmpty }
             guard !codes.isEmpty, !text.isEmpty else { return text }
@@ -99,7 +98,7 @@ extension TopView {
     /// The question, with a fault of the text that was typed; or the notice; or the filter that is typed.
     private func statusLine(_ columns: Int) -> Line {
         func line(_ subject: String, _ kept: String, _ style: Line.Style) -> Line {
-            let (subject, kept) = (printable(subject.utf8), printable(kept.utf8))
+            let (subject, kept) = (EventLog.escaped(subject), EventLog.escaped(kept))
             return Line(
                 text: TerminalCells.cut(subject, max(8, columns - TerminalCells.width(kept))) + kept, style: style)
         }
@@ -159,7 +158,7 @@ extension TopView {
                 }),
             .numbers("REFUSED", rank: 4, rows.map { count($0.refusedTries) }),
             .texts("COUNTS", rank: 5, least: 11, rows.map { .init(text: $0.count) }),
-            .texts("LIMIT", rank: 3, least: 8, rows.map { .init(text: printable($0.limit.utf8)) }),
+            .texts("LIMIT", rank: 3, least: 8, rows.map { .init(text: EventLog.escaped($0.limit)) }),
             .texts(
                 heading, rank: 0, least: 28,
                 rows.map { row in
@@ -168,7 +167,7 @@ extension TopView {
                         row.raisedUntil.map { _ in "raised" }, row.exempt ? "exempt" : nil,
                     ]
                     return .init(
-                        text: printable(row.key.utf8), mark: marks.compactMap(\.self).map { "  \($0)" }.joined())
+                        text: EventLog.escaped(row.key), mark: marks.compactMap(\.self).map { "  \($0)" }.joined())
                 }),
         ])
     }
@@ -199,7 +198,7 @@ extension TopView {
     private func table(of groups: [RefusalGroup]) -> TopTable {
         let newest = groups.map(\.newest)
         func texts(_ text: (RefusedRequest) -> String) -> [TopTable.Cell] {
-            newest.map { .init(text: printable(text($0).utf8)) }
+            newest.map { .init(text: EventLog.escaped(text($0))) }
         }
         return TopTable(columns: [
             .numbers("COUNT", rank: 1, groups.map { Self.count($0.count) }),
@@ -208,7 +207,7 @@ extension TopView {
             .texts("LIMIT", rank: 5, least: 8, texts(\.limit)),
             .texts(
                 "KEY", rank: 0, least: 16,
-                newest.map { .init(text: printable($0.key.utf8), mark: $0.mode == "shadow" ? "  shadow" : "") }),
+                newest.map { .init(text: EventLog.escaped($0.key), mark: $0.mode == "shadow" ? "  shadow" : "") }),
             .texts("ANSWER", rank: 3, least: 15, texts(\.action)),
             .texts("WHY", rank: 6, least: 24, texts { "\($0.reason), \($0.usage)" }),
             .texts("CLIENT", rank: 7, least: 24, texts(\.client)),

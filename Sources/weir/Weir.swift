@@ -20,11 +20,12 @@ struct Weir: AsyncParsableCommand {
 
     /// On the main thread: `ServeCommand` needs a process without others.
     @MainActor static func main() async {
+        requireArguments()
         let isService = CommandLine.arguments.dropFirst().first == "serve"
         // `Preparation` blocks it before it reads the configuration. Until then there is nothing to reload.
         if isService { signal(SIGHUP, SIG_IGN) }
         do {
-            if let mistake = unknownCommand(in: CommandLine.arguments.dropFirst()) { throw mistake }
+            if let mistake = mistake(in: CommandLine.arguments.dropFirst()) { throw mistake }
             if isService, let serve = try parseAsRoot() as? ServeCommand {
                 try await serve.run()
             } else {
@@ -37,6 +38,14 @@ struct Weir: AsyncParsableCommand {
             do { try StandardOutput.flush() } catch { end(with: error) }
             end(with: error)
         }
+    }
+
+    /// Swift reads them from a file. Without any, the parser would print the help and end with 0: pipe(8) would take
+    /// the message of `weir filter` for delivered.
+    private static func requireArguments() {
+        guard CommandLine.argc < 1 else { return }
+        StandardError.write("weir: can't read the command line from /proc/self/cmdline: /proc must be mounted\n")
+        exit(withError: ExitCode(EX_TEMPFAIL))
     }
 
     private static func run(_ command: sending any ParsableCommand) async throws {
@@ -52,12 +61,13 @@ struct Weir: AsyncParsableCommand {
         }
     }
 
-    /// Finds an unknown command before the parser complains about the options that follow it.
-    private static func unknownCommand(in arguments: some Sequence<String>) -> UsageFault? {
+    /// Finds an unknown command before the parser complains about the options that follow it, and a key that the
+    /// parser takes for options.
+    private static func mistake(in arguments: ArraySlice<String>) -> UsageFault? {
         var command: any ParsableCommand.Type = Weir.self
-        for word in arguments {
+        var rest = arguments.first == "help" ? arguments.dropFirst() : arguments
+        while let word = rest.first, !word.hasPrefix("-"), !command.configuration.subcommands.isEmpty {
             let subcommands = command.configuration.subcommands
-            guard !subcommands.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
             guard let next = subcommands.first(where: { $0._commandName == word }) else {
                 let names = subcommands.map { $0._commandName }.joined(separator: ", ")
                 return UsageFault(
@@ -65,8 +75,24 @@ struct Weir: AsyncParsableCommand {
                     usage: usageString(for: command))
             }
             command = next
+            rest = rest.dropFirst()
         }
-        return nil
+        return keyLikeOptions(in: rest, of: command)
+    }
+
+    /// `weir limits show -dash`: with its `h`, it would print the help. No command of `limits` has an option of one
+    /// letter but `-h`.
+    private static func keyLikeOptions(
+        in arguments: ArraySlice<String>, of command: any ParsableCommand.Type
+    ) -> UsageFault? {
+        let takesKeys = LimitsCommand.configuration.subcommands.contains { $0 == command }
+        let options = arguments.prefix { $0 != "--" }
+        guard takesKeys, let word = options.first(where: { $0.hasPrefix("-") && !$0.hasPrefix("--") && $0.count > 2 })
+        else { return nil }
+        let shown = printable(word.utf8)
+        return UsageFault(
+            text: "unknown option '\(shown)'; write a key that begins with '-' after all options: -- '\(shown)'",
+            usage: usageString(for: command))
     }
 
     private static func end(with error: any Error) -> Never {

@@ -153,6 +153,18 @@ class Metrics(unittest.TestCase):
             self.assertEqual((used("/limits?age=60"), passed("/snapshot?age=60")), ([1], 1))
             self.assertEqual((used("/limits"), passed("/snapshot")), ([2], 2))
 
+    def test_wrong_requests_say_what_is_wrong(self):
+        with WeirService(limits=[LIMIT]) as weir:
+            def ask(*arguments, **options):
+                status, text, _ = get(UnixConnection(weir.admin_socket), *arguments, **options)
+                return status, json.loads(text)["error"] if text else ""
+            for method, path in (("GET", "/nope"), ("POST", "/metrics"), ("DELETE", "/limits/key"), ("GET", "/limits/block")):
+                self.assertEqual(ask(path, method), (404, f"nothing here answers {method} {path}; docs/operation.md lists the paths"))
+            self.assertEqual(ask("/nope", "HEAD"), (404, ""))
+            for path in ("/snapshot?age=x", "/limits?age=-1", "/rules/unused?age=1.5"):
+                self.assertEqual(ask(path), (400, "age must be a whole number of seconds"))
+            self.assertEqual(ask("/limits/key", "POST", body="x" * 70_000), (413, "the body has more than 65536 bytes"))
+
     def test_probes(self):
         with WeirService(limits=[LIMIT]) as weir:
             for path in ("/healthz", "/readyz", "/metrics"):
@@ -509,7 +521,7 @@ class Keys(unittest.TestCase):
         with WeirService(limits=self.LIMITS) as weir:
             for _ in range(3):
                 weir.ask(sasl_username="bob")
-            self.assertRegex(weir.limits("raise", "Bob", "500/1h").stdout, r"still blocked for (59|60)m: weir limits unblock bob")
+            self.assertRegex(weir.limits("raise", "Bob", "500/1h").stdout, r"; blocked for (1h|59m 59s); raised for 1d; still blocked: weir limits unblock bob")
             weir.limits("unblock", "bob")
             self.assertEqual(weir.ask(sasl_username="bob"), "DUNNO")
 

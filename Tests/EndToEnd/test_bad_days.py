@@ -128,7 +128,7 @@ class Ledger(unittest.TestCase):
         unsaved = next(change for number in numbers if (change := block(number)).returncode != 0)
         self.assertEqual(unsaved.returncode, 75, unsaved.stderr)
         self.assertIn("the change is in force, but not saved, and is lost if", unsaved.stderr)
-        self.assertIn("is not saved", service.log())
+        service.wait_logged("is not saved")
         number = next(numbers)
         self.assertEqual(block(number).returncode, 75)
         self.assertEqual(service.ask(sender=f"user{number}@example.org"), BLOCKED)
@@ -238,6 +238,41 @@ class Ledger(unittest.TestCase):
         service.wait_logged("counted again")
         self.count(service, 1)
         self.assertUsed(service, 11)
+
+    def test_the_obstacle_is_named(self):
+        """SQLite says only that it can't open or write a file, or that the disk had an error."""
+        disk, service = self.on_small_disk()
+        self.count(service, 10)
+        service.kill()
+        disk.fill()
+        service.start()
+        service.wait_logged(f"(the file system of {disk.directory} is full)")
+        self.assertIn("is full)", service.limits("list", check=False).stderr)
+        disk.clear()
+        service.wait_logged("counted again")
+        self.assertUsed(service, 10)
+
+    def test_a_file_of_another_user(self):
+        """As after a start as root, or a backup that root has put back."""
+        service = WeirService(limits=[LIMIT])
+        self.addCleanup(service.__exit__)
+        service.start()
+        self.count(service, 5)
+        service.kill()
+        for path in (service.directory, *service.directory.iterdir()):
+            os.chown(path, 65534, 65534)
+        for name in ("ledger.sqlite-shm", "ledger.sqlite.segment-*[0-9]"):
+            path = next(service.directory.glob(name))
+            os.chown(path, 0, 0)
+            path.chmod(0o600)
+            service.wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            service.start()
+            service.wait_logged(f"(uid 65534 can't read and write {path}, which belongs to root); requests are answered DUNNO")
+            os.chown(path, 65534, 65534)
+            service.wait_logged("counted again")
+            self.assertUsed(service, 5)
+            service.kill()
+            service.log_file.unlink()
 
     def test_locked_by_another_process(self):
         service = self.enterContext(WeirService(limits=[LIMIT]))

@@ -10,10 +10,11 @@ import subprocess
 import tempfile
 import unittest
 
+from postfix import as_root, run
 from weir import BINARY, ENVIRONMENT, WeirService, weir
 
 LIMIT = {"name": "per-sender", "key": ["sender"], "count": "recipients", "rates": ["3/1h"]}
-EX_USAGE, EX_NOINPUT, EX_IOERR = 64, 66, 74
+EX_USAGE, EX_NOINPUT, EX_IOERR, EX_TEMPFAIL = 64, 66, 74, 75
 
 
 class Commands(unittest.TestCase):
@@ -41,6 +42,34 @@ class CommandLines(Commands):
         self.assertIn("Usage: weir limits <subcommand>",
                       self.assertFails(EX_USAGE, "unknown command 'lst'; commands are list, ", "limits", "lst", "--config", self.config))
 
+        self.assertFails(EX_USAGE, "unknown command 'lst'; commands are list, ", "help", "limits", "lst")
+
+    def test_without_proc(self):
+        """Swift reads the arguments from /proc. Without them, `weir filter` must not end with 0: pipe(8) would drop the mail."""
+        for words in (["filter", "--config", self.config, "-f", "", "--", "a@example.org"], ["serve", "--config", self.config], ["--version"]):
+            result = run(as_root(["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh", BINARY, *words]),
+                         check=False, input="Subject: x\n\n")
+            self.assertEqual((result.returncode, result.stdout), (EX_TEMPFAIL, ""))
+            self.assertEqual(result.stderr, "weir: can't read the command line from /proc/self/cmdline: /proc must be mounted\n")
+
+    def test_numbers_have_bounds(self):
+        for words, bounds in ((["limits", "list", "--most", "x"], "from 1 to 1000"), (["limits", "list", "--over", "90%"], "from 1 to 1000"),
+                              (["top", "--interval", "0"], "from 1 to 3600"), (["top", "--count", "0"], "1 or more"),
+                              (["check-health", "--slow", "1s"], "from 1 to 10000")):
+            self.assertFails(EX_USAGE, f"The value '{words[-1]}' is invalid", *words)
+            self.assertFails(EX_USAGE, f"expected a whole number, {bounds}\n", *words)
+
+    def test_a_key_that_looks_like_options(self):
+        """-dash has an h, which asks for the help."""
+        for verb in ("show", "block", "unblock", "raise", "unraise", "reset"):
+            self.assertFails(EX_USAGE, "unknown option '-dash'; write a key that begins with '-' after all options: -- '-dash'\n",
+                             "limits", verb, "-dash", "--config", self.config)
+        self.assertIn("OVERVIEW", weir("limits", "show", "-h").stdout)
+
+    def test_one_key_or_all(self):
+        self.assertFails(EX_USAGE, "expected a key, --all, or --match with a pattern\n", "limits", "reset")
+        self.assertFails(EX_USAGE, "expected a key, --all, or --match with a pattern, and only one of them\n", "limits", "reset", "a", "--all")
+
     def test_usage_is_that_of_the_command(self):
         text = self.assertFails(EX_USAGE, "'0s'", "limits", "block", "a@example.org", "--for", "0s", "--config", self.config)
         self.assertIn("Usage: weir limits block ", text)
@@ -55,10 +84,11 @@ class CommandLines(Commands):
     def test_help_says_what_to_write(self):
         """No placeholder repeats the name of its option; each command of weir limits has exit statuses."""
         for words, placeholder in ((["filter"], "-f <sender>"), (["alert"], "--test <channel>"), (["top"], "--interval <seconds>"),
-                                   (["limits", "block"], "--for <time>"), (["limits", "raise"], "--for <time>"), (["check-config"], "WEIR_CONFIG")):
+                                   (["limits", "block"], "--for <time>"), (["limits", "raise"], "--for <time>"), (["check-config"], "WEIR_CONFIG"),
+                                   (["limits", "list"], "--match <pattern>"), (["limits", "list"], "--most <number>")):
             text = weir(*words, "--help").stdout
             self.assertIn(placeholder, text)
-            self.assertNotRegex(text, r"-(f|test|interval|for) <\1>")
+            self.assertNotRegex(text, r"-(f|test|interval|for|match|most|limit|reason) <\1>")
         for name in ("list", "show", "reset", "raise", "unraise", "block", "unblock", "audit"):
             self.assertIn("Exit status: 0 success, 1 ", weir("limits", name, "--help").stdout)
 

@@ -51,7 +51,7 @@ class Health(unittest.TestCase):
             service.config_file.write_text("listen: { admin: 1 }\n")
             status, line = health(service.config_file)
             self.assertEqual(status, 3)
-            self.assertRegex(line, r"^WEIR UNKNOWN: .*weir\.yaml has errors: .*listen\.admin: .*\n$")
+            self.assertRegex(line, r"^WEIR UNKNOWN: \S*weir\.yaml:\d+:\d+: listen\.admin: .*\n$")
             service.config_file.unlink()
             status, line = health(service.config_file)
             self.assertEqual(status, 3)

@@ -166,6 +166,21 @@ class Page(unittest.TestCase):
         self.assertEqual(self.weir.ask(sasl_username="alice", sender=""), "DUNNO")
         self.assertRegex(self.weir.limits("audit").stdout, r"unblock alice .*undo block")
 
+    def test_a_browser_with_another_clock(self):
+        """Times until a block ends are those of the mail server, also in what an undo writes."""
+        self.weir.limits("block", "alice", "--limit", "per-user", "--for", "12h")
+        self.weir.ask(sasl_username="alice", sender="")
+        browser = self.enterContext(Browser())
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source="{ const now = Date.now; Date.now = () => now() + 6 * 3600e3; }")
+        browser.open(f"http://127.0.0.1:{self.port}/")
+        browser.wait(f"{self.row('now', 'per-user')} !== undefined")
+        self.assertRegex(browser.run(f"{self.row('now', 'per-user')}.textContent"), "blocked for (12h|11h 59m)")
+        self.push(browser, "Unblock alice, per-user")
+        browser.wait(f"{self.row('now', 'per-user')}.textContent.includes('Unblocked')")
+        self.push(browser, "Undo: alice, per-user")
+        browser.wait(f"{self.row('now', 'per-user')}.textContent.includes('Undone')")
+        self.assertRegex(self.weir.limits("show", "alice").stdout, r"per-user alice: .*; blocked for (12h|11h 59m)\b")
+
     def test_raise_and_undo(self):
         """The dialogue proposes twice the rates in force. Undo brings the configured ones back."""
         for _ in range(3):

@@ -53,6 +53,14 @@ import Testing
         #expect(log.flush(within: .seconds(60)) == 0)
     }
 
+    /// The name is a field of each line.
+    @Test(arguments: [
+        ("", "localhost"), ("mx1.example.org", "mx1.example.org"), ("a b\n\u{1b}", "a?b??"), ("m\u{fc}", "m??"),
+    ])
+    func anyHostName(bytes: String, shown: String) {
+        #expect(hostName(from: Array(bytes.utf8)) == shown)
+    }
+
     @Test func directionCharactersAreEscaped() throws {
         let path = FileManager.default.temporaryDirectory.appending(path: "weir-\(UUID().uuidString)").path
         defer { unlink(path) }

@@ -147,6 +147,35 @@ import Testing
         #expect(folder.notices.withLock(\.count) == 1)
     }
 
+    /// A path that was mistyped in weir.yaml. Such a database is neither changed nor renamed.
+    @Test(arguments: ["users", "accounts"])
+    func aDatabaseOfAnotherProgramIsLeftAlone(table: String) async throws {
+        let folder = try Folder(name: "a %3f #1?.sqlite")
+        let other = try DatabaseQueue(path: folder.ledger)
+        try await other.write { try $0.execute(sql: "CREATE TABLE \(table) (name TEXT); CREATE TABLE posts (a)") }
+        try other.close()
+        let before = try Data(contentsOf: URL(fileURLWithPath: folder.ledger))
+        #expect {
+            _ = try folder.store().open()
+        } throws: {
+            "\($0)".contains("is a database of another program; name another file in ledger.store")
+        }
+        #expect(try Data(contentsOf: URL(fileURLWithPath: folder.ledger)) == before)
+        #expect(folder.files == ["a %3f #1?.sqlite", "a %3f #1?.sqlite.lock"])
+    }
+
+    /// The migrator makes its table first.
+    @Test func aLedgerWhoseCreationWasKilledIsOpened() async throws {
+        let folder = try Folder()
+        let started = try DatabaseQueue(path: folder.ledger)
+        try await started.write {
+            try $0.execute(sql: "CREATE TABLE grdb_migrations (identifier TEXT NOT NULL PRIMARY KEY)")
+        }
+        try started.close()
+        _ = try folder.store().open()
+        #expect(folder.notices.withLock { $0 }.isEmpty)
+    }
+
     @Test func aSegmentWhoseCreationWasKilledIsNoDamage() throws {
         let folder = try Folder()
         let segment = folder.ledger + ".segment-7"

@@ -118,7 +118,7 @@ final class FilterWorker: @unchecked Sendable {
         self.checks = checks
         self.acceptedCopies = acceptedCopies
         self.log = log
-        hostName = Self.greetingName()
+        hostName = Array(Report.hostName().utf8)
         token = Self.ownToken
         pool = NextHopPool(
             nextHop: settings.nextHop, loop: desk.loop, hostName: hostName, token: token, timeouts: timeouts,
@@ -171,11 +171,5 @@ final class FilterWorker: @unchecked Sendable {
     private func isAdmitted(_ address: String) -> Bool {
         guard let client = IPAddress(address) else { return false }
         return (settings.networks.isEmpty ? Network.loopback : settings.networks).contains { $0.contains(client) }
-    }
-
-    private static func greetingName() -> [UInt8] {
-        let name = Array(Report.hostName().utf8)
-        let isName = !name.isEmpty && name.allSatisfy { 0x20 < $0 && $0 < 0x7f }
-        return isName ? name : Array("localhost".utf8)
     }
 }

@@ -181,7 +181,7 @@ package final class EventLog: Sendable {
         let lost = state.withLock { $0.writing + $0.waiting.count + $0.dropped }
         var query = pollfd(fd: standardError, events: Int16(POLLOUT), revents: 0)
         if poll(&query, 1, 0) == 1, query.revents & Int16(POLLOUT) != 0 {
-            let warning = "warning: the log is not written: dropped its last \(lost) lines\n"
+            let warning = "warning: the log is not written: dropped its last \(lost == 1 ? "line" : "\(lost) lines")\n"
             _ = Self.put((writesToJournal ? Self.mark(.warning) : "") + prefix + warning, to: standardError)
         }
         return lost
@@ -269,7 +269,7 @@ package final class EventLog: Sendable {
         "\(time(Int64(Glibc.time(nil)))) \(hostName()) "
     }
 
-    static func escaped(_ text: String) -> String {
+    package static func escaped(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: isControl) else { return text }
         var escaped = ""
         for scalar in text.unicodeScalars {

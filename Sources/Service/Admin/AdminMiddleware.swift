@@ -31,6 +31,13 @@ struct AdminFailureMiddleware: RouterMiddleware {
         } catch let fault as AdministrationFault {
             let isUnknown = if case .unknownLimit = fault { true } else { false }
             return try Self.response(isUnknown ? .notFound : .badRequest, fault.description)
+        } catch let error as HTTPError where error.status == .notFound {
+            // Of the router: of a path that it knows, it does not tell the methods.
+            let response = try Self.response(
+                .notFound,
+                "nothing here answers \(request.method.rawValue) \(request.uri.path); "
+                    + "docs/operation.md lists the paths")
+            return request.method == .head ? response.createHeadResponse() : response
         }
     }
 

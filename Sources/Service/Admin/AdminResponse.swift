@@ -47,9 +47,14 @@ extension Request {
     /// The message in the body.
     ///
     /// - Parameter rule: the text of the failure if the body is not such JSON.
-    /// - Throws: `AdminFailure`; `HTTPError` with status 413 if the body is too large.
+    /// - Throws: `AdminFailure`.
     func json<Message: Decodable>(_ type: Message.Type, _ rule: String) async throws -> Message {
-        let bytes = try await body.collect(upTo: AdminListener.Bounds.body)
+        let bytes: ByteBuffer
+        do {
+            bytes = try await body.collect(upTo: AdminListener.Bounds.body)
+        } catch is NIOTooManyBytesError {
+            throw AdminFailure(.contentTooLarge, "the body has more than \(AdminListener.Bounds.body) bytes")
+        }
         guard let message = try? JSONDecoder().decode(type, from: Data(bytes.readableBytesView)) else {
             throw AdminFailure(.badRequest, rule)
         }
@@ -62,6 +67,15 @@ extension Request {
             throw AdminFailure(.badRequest, "the parameter \(name) is missing")
         }
         return value
+    }
+
+    /// How old cached data may be, in seconds.
+    fileprivate func age() throws -> Int64 {
+        let text = uri.queryParameters.get("age") ?? "0"
+        guard let age = Int64(text), age >= 0 else {
+            throw AdminFailure(.badRequest, "age must be a whole number of seconds")
+        }
+        return age
     }
 
     /// How many keys the response may have.
@@ -82,8 +96,7 @@ final class AdminResponseCache: Sendable {
     func response(
         to request: Request, _ make: @Sendable () async throws -> some Encodable
     ) async throws -> Response {
-        let requested = request.uri.queryParameters.get("age", as: Int64.self) ?? 0
-        let age = min(AdminListener.Bounds.cachedAge, max(0, requested))
+        let age = min(AdminListener.Bounds.cachedAge, try request.age())
         guard age > 0 else { return try AdminResponse.json(try await make()) }
         let (uri, now) = (request.uri.string, NIODeadline.now())
         if let cached = responses.withLock({ $0[uri] }), now - cached.madeAt < .seconds(age) {

@@ -29,7 +29,7 @@ const ratesInForce = (item, factor = 1) =>
 // The interventions that bring a key back to where it stands now; none if there is no way back.
 function undoing(intervention, item) {
   const back = { key: item.key, limit: item.limit, reason: "undo " + intervention.action };
-  const seconds = until => Math.max(1, Math.round(until - Date.now() / 1000));
+  const seconds = until => Math.max(1, Math.round(until - serverTime.now()));
   const block = item.blockedUntil && { ...back, action: "block", duration: seconds(item.blockedUntil) };
   switch (intervention.action) {
     case "block": return block || { ...back, action: "unblock" };

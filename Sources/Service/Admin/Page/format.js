@@ -6,7 +6,7 @@
 const plain = text =>
   String(text).replace(
     /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
-    character => `\\u{${character.codePointAt(0).toString(16)}}`);
+    character => `\\u{${character.codePointAt(0).toString(16).toUpperCase()}}`);
 
 // 9999, 12.3 k, 200 M
 function count(number) {
@@ -42,10 +42,23 @@ function duration(seconds) {
   return Math.floor(whole / length) + unit + (rest ? ` ${rest}${smallUnit}` : "");
 }
 
+// The clock of the mail server, in seconds since 1970. The browser may run elsewhere, by a clock that is wrong.
+const serverTime = {
+  told: Date.now() / 1000,
+  heard: performance.now() / 1000,
+  set(seconds) {
+    this.told = seconds;
+    this.heard = performance.now() / 1000;
+  },
+  now() {
+    return this.told + performance.now() / 1000 - this.heard;
+  },
+};
+
 // A block that an administrator ends has ten years.
 const endless = 5 * 366 * 86400;
 const remaining = until => {
-  const seconds = until - Date.now() / 1000;
+  const seconds = until - serverTime.now();
   return seconds > endless ? "until unblocked" : "for " + duration(seconds);
 };
 

@@ -216,7 +216,7 @@ function drawStanding(panel, item) {
   sync(windows, "div", item.rates, rate => rate.window, (part, rate) => {
     if (!part.firstChild) part.append(make("div"), make("p", undefined, { class: "soft" }), make("div"));
     showNode(part.children[0], useCell(rate, Boolean(item.blockedUntil)));
-    show(part.children[1], item.count + (rate.freesAt ? `, room in ${duration(rate.freesAt - Date.now() / 1000)}` : ""));
+    show(part.children[1], item.count + (rate.freesAt ? `, room in ${duration(rate.freesAt - serverTime.now())}` : ""));
     showNode(part.children[2], historyCell(rate, item.count));
   });
   showFeedback(said, item);

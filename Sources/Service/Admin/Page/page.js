@@ -244,6 +244,7 @@ async function refresh() {
     if (latest && overview.uptime < latest.uptime) offsets = [];
     offsets = [...offsets.slice(-29), now() - overview.uptime];
     latest = overview;
+    serverTime.set(overview.time);
     setStale(false);
     draw(overview);
     // The page of a key may take longer, and does not hold up the rest.
