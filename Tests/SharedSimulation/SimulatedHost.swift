@@ -28,6 +28,8 @@ final class SimulatedHost {
     /// By the host's clock, when it crashed: after a reboot, the clock goes on from there, or from the true time.
     private var stopped: Int64 = 0
     private var reboots = false
+    /// How much later than elsewhere blocks and raises may end on this host, because no clock has counted its reboots.
+    private(set) var timeLost: Int64 = 0
 
     init(_ name: String, in simulation: Simulation) {
         self.name = name
@@ -335,7 +337,10 @@ final class SimulatedHost {
         isUp = true
         if reboots {
             // The wall clock says how long the machine was down. If it was set back meanwhile, no time counts.
-            if simulation.random.happens(0.5) { clock.offset += stopped - now }
+            if simulation.random.happens(0.5) {
+                timeLost += now - stopped
+                clock.offset += stopped - now
+            }
             ledger.endGrants()
         }
         simulation.trace("\(name) is back")

@@ -222,7 +222,7 @@ package final class Simulation {
             let newest = made.filter { !$0.by.isGoneForGood }.max { $0.change.version < $1.change.version }
             guard let newest else { continue }
             // It may end on other hosts later: the engine's time does not count pauses.
-            let lasting = newest.by.effect(of: subject, after: 60_000)?.version
+            let lasting = newest.by.effect(of: subject, after: 60_000 + newest.by.timeLost)?.version
             let versions = hosts.map { $0.effect(of: subject)?.version }
             let agree = versions.allSatisfy { version in
                 lasting.map { version == $0 } ?? version.map { $0 >= newest.change.version } ?? true
