@@ -182,8 +182,8 @@ let package = Package(
         .executableTarget(
             name: "weir",
             dependencies: [
-                "AdminAPI", "Advisor", "Engine", "Settings", "Filter", "Limits", "LoadGenerator", "Loop", "Messages",
-                "Patterns", "Report", "Rules", "Service", "Sharing", "Wire",
+                "AdminAPI", "Advisor", "CLinux", "Engine", "Settings", "Filter", "Limits", "LoadGenerator", "Loop",
+                "Messages", "Patterns", "Report", "Rules", "Service", "Sharing", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linux functions and headers that Swift's Glibc module does not export.
+#include <linux/memfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
@@ -36,6 +37,7 @@ static inline void weir_set_slice(uint64_t nanoseconds) {
 }
 
 int accept4(int listening, struct sockaddr *address, socklen_t *length, int flags);
+int memfd_create(const char *name, unsigned flags);
 int pipe2(int ends[2], int flags);
 int pthread_setname_np(pthread_t thread, const char *name);
 int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions, int first);

@@ -34,6 +34,7 @@ package final class LedgerHost: @unchecked Sendable {
     /// Used only if a milter consults the limits, too.
     var sessions = PolicySessions()
     var keepsSessions: Bool
+    var milterCharges = MilterCharges()
     let milterQueue = Mutex(MilterQueue())
     var ledger: Ledger?
     var store: (any LedgerStore)?

@@ -124,6 +124,7 @@ final class PolicyConnection: ReceivedConnection, LedgerHost.Client {
         if requestLength > 0 {
             partialSince = nil
             if let capture = listener.host.capture { try? withReceived { capture.append($0[..<requestLength]) } }
+            if !listener.host.milterCharges.isEmpty { withRequest(listener.host.takeOver) }
             listener.host.submit(self)
         } else {
             keepRest()

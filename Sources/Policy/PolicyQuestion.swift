@@ -93,16 +93,26 @@ extension LedgerHost {
         }
     }
 
+    /// The policy server charges a message that a milter has charged: gives the milter's charge back.
+    func takeOver(_ request: Attributes) {
+        if let transaction = milterCharges.take(request) { withdraw(transaction) }
+    }
+
     private func consider(_ open: OpenQuestion) {
         guard !open.isCancelled else { return }
-        let question = open.question
+        var question = open.question
         if question.state == .recipient, question.transaction == nil, let session = question.session,
             let known = sessions.transaction(session, sender: question.sender)
         {
             return open.resolve(.isCharged(known))
         }
-        if question.state == .endOfMessage, let session = question.session { sessions.forget(session) }
-        guard let query = PendingQuestion(open, &parser) else {
+        if question.state == .endOfMessage, let session = question.session {
+            // The policy server may have been asked since the last recipient.
+            question.transaction = sessions.transaction(session, sender: question.sender) ?? question.transaction
+            sessions.forget(session)
+            milterCharges.forget(session)
+        }
+        guard let query = PendingQuestion(open, question, of: self) else {
             return open.resolve(.decision(nil, transaction: 0))
         }
         submit(query)
@@ -116,12 +126,17 @@ private final class PendingQuestion: LedgerHost.Client {
     private let request: [UInt8]
     private var ranges: [Range<Int>] = []
     private let open: OpenQuestion
+    private let question: PolicyQuestion
+    private unowned let host: LedgerHost
     private var decision: Decision?
 
     /// nil if the request is too long for the parser.
-    init?(_ open: OpenQuestion, _ parser: inout PolicyRequestParser) {
+    ///
+    /// - Parameter question: that of `open`, with what the policy server has charged meanwhile.
+    init?(_ open: OpenQuestion, _ question: PolicyQuestion, of host: LedgerHost) {
         self.open = open
-        let question = open.question
+        self.question = question
+        self.host = host
         var request: [UInt8] = []
         request.reserveCapacity(question.attributes.count + 512)
         request.appendAttribute("request", "smtpd_access_policy".utf8)
@@ -132,7 +147,7 @@ private final class PendingQuestion: LedgerHost.Client {
         request.append(UInt8(ascii: "\n"))
         self.request = request
         var searched = 0
-        guard (try? request.withUnsafeBytes({ try parser.parse($0, searched: &searched, ranges: &ranges) })) != nil
+        guard (try? request.withUnsafeBytes({ try host.parser.parse($0, searched: &searched, ranges: &ranges) })) != nil
         else { return nil }
     }
 
@@ -144,7 +159,11 @@ private final class PendingQuestion: LedgerHost.Client {
 
     var isGone: Bool { open.isCancelled }
 
-    func decided(_ decision: Decision) { self.decision = decision }
+    func decided(_ decision: Decision) {
+        self.decision = decision
+        guard question.state == .recipient, question.transaction == nil, let session = question.session else { return }
+        host.milterCharges.note(session, sender: question.sender, transaction: decision.transaction)
+    }
 
     func committed() {
         guard let decision else { return }

@@ -43,6 +43,13 @@ struct FilterCommand: ParsableCommand {
     var to = "/usr/sbin/sendmail -G -i"
 
     @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Time for all of this, less than command_time_limit of pipe(8). After it, the command is ended and the "
+                + "message deferred.", valueName: "seconds"))
+    var timeLimit = 900
+
+    @Option(
         name: .long, parsing: .unconditionalSingleValue,
         help: ArgumentHelp(
             "What is known of the message, for checks.sets, such as client_address=${client_address} in master.cf. "
@@ -52,9 +59,12 @@ struct FilterCommand: ParsableCommand {
     @Argument(help: "Envelope recipients.")
     var recipients: [String]
 
+    func validate() throws {
+        if timeLimit < 1 { throw ValidationError("--time-limit must be at least 1") }
+    }
+
     mutating func run() throws {
-        // If sendmail exits early, the write must fail instead of killing this process.
-        signal(SIGPIPE, SIG_IGN)
+        MessageCommand.limitTime(to: timeLimit)
         let (rules, logDestination) = try readConfiguration()
         let message = try readMessage()
         let filter = MessageFilter(rules, matcher: Matcher(rules.checks))
@@ -136,45 +146,8 @@ struct FilterCommand: ParsableCommand {
             case .envelope(let copies): try recipients + copies.map(address)
             }
         let ending = lineEnd(of: message)
-        try run(
+        try MessageCommand.run(
             path, words.dropFirst() + ["-f", sender, "--"] + recipients, verdict.apply(to: message, lineEnd: ending))
-    }
-
-    private func run(_ path: String, _ arguments: [String], _ message: [UInt8]) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = arguments
-        let pipe = Pipe()
-        process.standardInput = pipe
-        do { try process.run() } catch {
-            throw Self.deferral("can't pass the message to \(path): \(error.localizedDescription)")
-        }
-        let isWritten = Self.write(message, to: pipe.fileHandleForWriting.fileDescriptor)
-        // The command must not deliver half a message. If it no longer reads, its exit status says why.
-        if !isWritten, errno != EPIPE { kill(process.processIdentifier, SIGKILL) }
-        try? pipe.fileHandleForWriting.close()
-        process.waitUntilExit()
-        guard process.terminationReason == .exit else {
-            throw Self.deferral("\(path) was killed by signal \(process.terminationStatus)")
-        }
-        switch process.terminationStatus {
-        case 0 where isWritten: return
-        case 0: throw Self.deferral("\(path) exited with status 0, but has not read the whole message")
-        // With these, sendmail rejects the message; any other status is a problem on this machine.
-        case EX_DATAERR, EX_NOUSER, EX_NOHOST, EX_UNAVAILABLE: throw ExitCode(process.terminationStatus)
-        default: throw Self.deferral("\(path) exited with status \(process.terminationStatus)")
-        }
-    }
-
-    /// - Returns: false if it failed, with `errno`.
-    private static func write(_ message: [UInt8], to descriptor: Int32) -> Bool {
-        var rest = message[...]
-        while !rest.isEmpty {
-            let written = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-            if written < 0, errno != EINTR { return false }
-            rest = rest.dropFirst(max(0, written))
-        }
-        return true
     }
 
     /// The line ending of the first line; a CR elsewhere is text.

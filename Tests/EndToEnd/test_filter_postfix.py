@@ -3,10 +3,12 @@
 import re
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 from filtering import FilterService, filtered_postfix, services
-from postfix import COMMANDS, SMTP, PrivatePostfix, SMTPSink, free_port, run, wait_until
+from postfix import (
+    COMMANDS, DEFAULT_TIMEOUT, SMTP, PrivatePostfix, SMTPSink, free_port, is_running, run, wait_until)
 from weir import BINARY, ENVIRONMENT
 
 
@@ -304,12 +306,50 @@ class Pipe(unittest.TestCase):
         for status, expected, cause in ((69, 69, ""), (78, 75, "exited with status 78"), (0, 75, "has not read the whole message")):
             done = self.filter(weir, large, *to, status=status)
             self.assertEqual((done.returncode, cause in done.stderr), (expected, True), done.stderr)
+        done = self.filter(weir, "X: y\n\nbody\n", *to)
+        self.assertEqual((done.returncode, "has not read the whole message" in done.stderr), (75, True), done.stderr)
         # Errors of Weir, its configuration or its command line defer the message.
         self.assertEqual(self.filter(weir, "\n", "--to", "/nonexistent").returncode, 75)
+        self.assertEqual(self.filter(weir, "\n", "--time-limit", "0", *to).returncode, 75)
         self.assertEqual(self.filter(weir, "\n", "--to", "/bin/false").returncode, 75)
         self.assertEqual(self.filter(weir, "\n", "--unknown").returncode, 75)
         weir.config_file.write_text("nonsense")
         self.assertEqual(self.filter(weir, "\n", *to).returncode, 75)
+
+    def waiting_command(self, weir):
+        """A command that waits for the file `go` before it reads the message, and then writes it to `taken`."""
+        command = weir.directory / "wait"
+        command.write_text(
+            f"#!/bin/sh\ncd {weir.directory}\necho $$ > new && mv new pid\n"
+            "while [ ! -e go ]; do sleep 0.05; done\ncat > new && mv new taken\n")
+        command.chmod(0o755)
+        return command
+
+    def test_a_message_is_never_cut(self):
+        """The command delivers all of it, although the filter is killed before the command has read it."""
+        content = b"Subject: x\n\n" + b"line\n" * 200_000
+        with tempfile.TemporaryFile() as message, FilterService(free_port()) as weir:
+            message.write(content)
+            message.seek(0)
+            process = subprocess.Popen(
+                [BINARY, "filter", "--config", weir.config_file, "--to", self.waiting_command(weir), "-f", "a@example.org",
+                 "--", "b@example.com"], stdin=message, env=ENVIRONMENT)
+            wait_until((weir.directory / "pid").exists, "the command runs")
+            process.kill()
+            process.wait(DEFAULT_TIMEOUT)
+            (weir.directory / "go").touch()
+            wait_until((weir.directory / "taken").exists, "the command has read the message")
+            self.assertEqual((weir.directory / "taken").read_bytes(), content)
+
+    def test_a_command_that_does_not_end(self):
+        """It is ended with its children, and the message is deferred. At its own limit, pipe(8) would bounce it."""
+        with FilterService(free_port()) as weir:
+            done = self.filter(weir, "X: y\n\nbody\n", "--time-limit", "5", "--to", str(self.waiting_command(weir)))
+            self.assertEqual((done.returncode, done.stderr), (75, "weir filter: stopped after 5 seconds\n"))
+            command = int((weir.directory / "pid").read_text())
+            wait_until(lambda: not is_running(command), "the command ended")
+            (weir.directory / "go").touch()
+            self.assertFalse((weir.directory / "taken").exists())
 
 
 if __name__ == "__main__":

@@ -133,18 +133,21 @@ class Limits(unittest.TestCase):
             weir.wait_logged("refuse: RCPT from")
 
     def test_charged_once_with_the_policy_server(self):
-        for hooks in ({}, {"smtpd_data_restrictions": None}, {"smtpd_end_of_data_restrictions": None}):
-            with self.subTest(hooks=list(hooks)), SMTPSink() as sink, milter_postfix(
-                    sink.port, limits=[{**CLIENT_LIMIT, "rates": ["100/1h"]}]) as (postfix, weir):
-                service = f"check_policy_service inet:127.0.0.1:{weir.port}"
-                postfix.set(
-                    smtpd_recipient_restrictions=f"{service}, permit_mynetworks, reject", **{name: service for name in hooks})
+        """Also where Postfix asks the policy server after the milter, and by a message of more than half the limit."""
+        for hooks in (["recipient"], ["recipient", "data"], ["recipient", "end_of_data"], ["data"], ["end_of_data"]):
+            with self.subTest(hooks=hooks), SMTPSink() as sink, milter_postfix(
+                    sink.port, limits=[{**CLIENT_LIMIT, "rates": ["10/1h"]}]) as (postfix, weir):
+                lists = {hook: f"check_policy_service inet:127.0.0.1:{weir.port}" for hook in hooks}
+                lists["recipient"] = f"{lists.get('recipient', '')} permit_mynetworks, reject"
+                postfix.set(**{f"smtpd_{hook}_restrictions": text for hook, text in lists.items()})
                 with SMTP(postfix.port) as client:
-                    for number in range(3):
-                        client.mail("a@example.org", ["b@example.com", f"c{number}@example.com"])
-                    client.mail("a@example.org", ["b@example.com"], )
+                    for message in (["b", "c", "d", "e", "f", "g"], ["b", "h"], ["b"]):
+                        replies = client.mail("a@example.org", [f"{name}@example.com" for name in message])
+                        self.assertEqual(replies[-1][0], 250, replies)
+                    client.command("MAIL FROM:<a@example.org>", 250)
+                    client.command("QUIT", 221)
                 postfix.wait_drained()
-                self.assertEqual(weir.used("127.0.0.1", "client"), 7, weir.log())
+                self.assertEqual(weir.used("127.0.0.1", "client"), 9, weir.log())
 
     def test_address_probes_are_charged_once(self):
         """smtpd names the address_verify_sender to the policy server without its time stamp, in the case of main.cf."""

@@ -171,7 +171,7 @@ extension ServiceOverride {
     /// The pipe(8) service that runs `weir filter`.
     static let command: [ServiceOverride] = [
         .init("pipe_delivery_status_filter", "", .stops),
-        .init("command_time_limit", "1000s", .changes, harmless: .atLeast(60)),
+        .init("command_time_limit", "1000s", .stops, harmless: .atLeast(1000)),
         .init("export_environment", "MAIL_CONFIG,TZ,LANG", .stops, harmless: .containing("MAIL_CONFIG")),
     ]
 
