@@ -117,10 +117,8 @@ _PORTS = [int(end) for end in os.environ.get("WEIR_TEST_PORTS", "20000-32000").s
 
 def free_port():
     """A port on 127.0.0.1 that nothing listens on."""
-    while True:
-        port = random.randrange(*_PORTS)
-        if port in _ports_handed_out:
-            continue
+    while free := set(range(*_PORTS)) - _ports_handed_out:
+        port = random.choice(list(free))
         _ports_handed_out.add(port)
         with socket.socket() as probe:
             try:
@@ -128,6 +126,7 @@ def free_port():
                 return port
             except OSError:
                 pass
+    raise AssertionError("all ports of WEIR_TEST_PORTS have been used")
 
 
 def wait_until(condition, what, timeout=DEFAULT_TIMEOUT, interval=0.05):
