@@ -4,6 +4,9 @@ import Sharing
 /// All that was admitted, by true time. Every interval of a window's length is checked when a unit is added.
 struct ExactLog {
     struct Entry {
+        /// Two hosts may admit a request at the same time.
+        let host: String
+        let request: Int
         let time: Int64
         var units: Int64
         /// The newest reset of the key that its host knew.
@@ -45,8 +48,10 @@ struct ExactLog {
     /// A host has learned of a reset.
     mutating func reset(_ key: UInt64, at time: Int64) { learned[key] = time }
 
-    mutating func giveBack(_ units: Int64, in lane: Lane, admittedAt time: Int64) {
-        guard let index = entries[lane]?.lastIndex(where: { $0.time == time && $0.units == units }) else { return }
+    mutating func giveBack(_ request: Int, of host: String, in lane: Lane) {
+        guard let index = entries[lane]?.lastIndex(where: { $0.host == host && $0.request == request }),
+            let units = entries[lane]?[index].units
+        else { return }
         entries[lane]?[index].units = 0
         admitted[lane, default: 0] -= units
     }

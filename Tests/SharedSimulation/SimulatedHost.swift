@@ -194,16 +194,16 @@ final class SimulatedHost {
             simulation.trace("\(name) admits \(units) (\(charge.ofPool.reduce(0, +)) from the pool)")
             for (index, demand) in demands.enumerated() {
                 simulation.admit(
-                    demand.lane, demand.units, reset: charge.resets[index], factor: charge.factors[index])
+                    demand.lane, demand.units, number, by: self, reset: charge.resets[index],
+                    factor: charge.factors[index])
                 if charge.ofPool[index] > 0 { simulation.checkTries(demand.lane, pool: charge.pools[index]) }
             }
-            let at = simulation.now
             guard simulation.random.happens(simulation.plan.givesBack) else { return }
             let delay = simulation.random.time(0...simulation.plan.longestWindow / 2)
             simulation.after(delay) { [self] in
                 guard isUp, charge.resets == demands.map({ effects.reset(of: $0.lane.key) }) else { return }
                 simulation.trace("\(name) gives back \(units)")
-                for demand in demands { simulation.giveBack(demand.lane, demand.units, admittedAt: at) }
+                for demand in demands { simulation.giveBack(demand.lane, number, of: self) }
                 turn { ledger in
                     for (demand, slot) in zip(demands, charge.slots) {
                         windows[demand.lane]?.giveBack(demand.units, slot: slot)

@@ -120,8 +120,13 @@ package final class Simulation {
         }
     }
 
-    func admit(_ lane: Lane, _ units: Int64, reset: SharedChange.Version?, factor: Int64) {
-        let held = log.add(ExactLog.Entry(time: now, units: units, reset: reset, factor: factor), to: lane)
+    func admit(
+        _ lane: Lane, _ units: Int64, _ request: Int, by host: SimulatedHost, reset: SharedChange.Version?,
+        factor: Int64
+    ) {
+        let held = log.add(
+            ExactLog.Entry(
+                host: host.name, request: request, time: now, units: units, reset: reset, factor: factor), to: lane)
         if let time = plan.staysRefused, now >= time {
             fail(.admittedAgain(lane))
             trace("ADMITTED, though somebody keeps trying: lane \(lane.key)/\(lane.window)")
@@ -159,8 +164,8 @@ package final class Simulation {
 
     private func fail(_ violation: Violation) { self.violation = self.violation ?? violation }
 
-    func giveBack(_ lane: Lane, _ units: Int64, admittedAt time: Int64) {
-        log.giveBack(units, in: lane, admittedAt: time)
+    func giveBack(_ lane: Lane, _ request: Int, of host: SimulatedHost) {
+        log.giveBack(request, of: host.name, in: lane)
     }
 
     /// The largest N of all versions that may hold in the interval that ends now.
