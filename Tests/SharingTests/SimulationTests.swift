@@ -20,6 +20,16 @@ struct SimulationTests {
         }
     }
 
+    /// N holds where the engine forgets, and hosts are added and removed.
+    @Test(arguments: ["forgetfulEngine", "returns", "strangers"])
+    func hostsComeAndGo(name: String) throws {
+        let plan = try #require(SimulationPlan.named[name])
+        for seed: UInt64 in 1...200 {
+            let simulation = Simulation(plan: plan(seed), seed: seed)
+            #expect(simulation.run(), "seed \(seed) of the plan \(name)")
+        }
+    }
+
     /// All hosts agree on what administrators have done, and resets and raises let no more than N through.
     @Test(arguments: ["changes", "busyAdministrators", "raises", "mixed"])
     func administratorsActOnAllHosts(name: String) throws {
