@@ -331,19 +331,22 @@ static unsigned char *remains(const struct sim_file *file, uint64_t *random, int
         }
         return scratch.stored;
     }
-    // Each sector as it was after any of the operations.
+    // Each sector as it was after any of the operations. A file system that has not stored a truncation has not freed
+    // sectors either: only operations before it count.
+    int end = cut;
+    while (end < count && file->pending[end].length >= 0) end++;
     struct sim_file state = {.stored = copy(file->stored, (size_t)file->stored_size), .stored_size = file->stored_size};
     int64_t sectors = (*size + SECTOR - 1) / SECTOR;
     int *ends = malloc((size_t)(sectors + 1) * sizeof *ends);
-    for (int64_t s = 0; s < sectors; s++) ends[s] = forced + (int)(next(random) % (uint64_t)(count - forced + 1));
+    for (int64_t s = 0; s < sectors; s++) ends[s] = forced + (int)(next(random) % (uint64_t)(end - forced + 1));
     memset(scratch.stored, 0, (size_t)*size);
-    for (int i = 0; i <= count; i++) {
+    for (int i = 0; i <= end; i++) {
         for (int64_t s = 0; s < sectors; s++) {
-            int64_t start = s * SECTOR, end = start + SECTOR < *size ? start + SECTOR : *size;
-            if (end > state.stored_size) end = state.stored_size;
-            if (ends[s] == i && end > start) memcpy(scratch.stored + start, state.stored + start, (size_t)(end - start));
+            int64_t start = s * SECTOR, stop = start + SECTOR < *size ? start + SECTOR : *size;
+            if (stop > state.stored_size) stop = state.stored_size;
+            if (ends[s] == i && stop > start) memcpy(scratch.stored + start, state.stored + start, (size_t)(stop - start));
         }
-        if (i < count) store(&state, &file->pending[i]);
+        if (i < end) store(&state, &file->pending[i]);
     }
     free(ends);
     free(state.stored);
