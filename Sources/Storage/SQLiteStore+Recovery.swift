@@ -215,23 +215,13 @@ extension SQLiteStore {
         try describing("sync the directory of") { try sync(directory) }
     }
 
-    /// Takes damaged frames out of a segment's write-ahead log, at which SQLite would stop reading. Keeps a copy of the
-    /// files as they were.
+    /// Repairs a segment's write-ahead log, at whose first damaged frame SQLite would stop reading.
     private func mendLog(ofSegmentAt segment: String) throws {
         let log = segment + "-wal"
         let mapped = try? Data(contentsOf: URL(fileURLWithPath: log), options: .alwaysMapped)
         guard let bytes = mapped, !bytes.isEmpty else { return }
         if let loss = WriteAheadLog.loss(in: bytes, pageSize: JournalSegment.pageSize) {
-            let mended = segment + ".mended"
-            try loss.mended.write(to: URL(fileURLWithPath: mended))
-            // Otherwise a loss of power may leave an empty file under the log's name.
-            try sync(mended)
-            let aside = try keepCopy(of: segment, andLog: log)
-            guard rename(mended, log) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
-            notice(
-                "\(log) is damaged: without repair SQLite ignores its last \(loss.ignored) of \(loss.frames) frames. "
-                    + "\(loss.damaged) frames (\(loss.damagedBytes) bytes) can't be read, the others were kept, and "
-                    + "the original is kept as \(aside)-wal")
+            try remove(loss, from: log, of: segment)
         }
         // SQLite deletes the log of an empty file, and the log has all pages of a segment.
         if FileManager.default.contents(atPath: segment)?.isEmpty == true,
@@ -239,6 +229,31 @@ extension SQLiteStore {
         {
             truncate(segment, off_t(JournalSegment.pageSize))
         }
+    }
+
+    /// Takes damaged frames out of a segment's write-ahead log, if more batches can be read without them. Keeps a copy
+    /// of the files as they were.
+    private func remove(_ loss: WriteAheadLog.Loss, from log: String, of segment: String) throws {
+        let mended = segment + ".mended"
+        try loss.mended.write(to: URL(fileURLWithPath: mended))
+        // Otherwise a loss of power may leave an empty file under the log's name.
+        try sync(mended)
+        let aside = try keepCopy(of: segment, andLog: log)
+        let before = readableBatches(ofSegmentAt: segment)
+        guard rename(mended, log) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+        // The repaired log may lack a page to which others refer, and with it batches from before the damage.
+        if readableBatches(ofSegmentAt: segment) < before {
+            guard link(aside + "-wal", mended) == 0, rename(mended, log) == 0 else {
+                throw POSIXError(.init(rawValue: errno) ?? .EIO)
+            }
+            return notice(
+                "\(log) is damaged: SQLite ignores its last \(loss.ignored) of \(loss.frames) frames, and the batches "
+                    + "in them are lost; the original is kept as \(aside)-wal")
+        }
+        notice(
+            "\(log) is damaged: without repair SQLite ignores its last \(loss.ignored) of \(loss.frames) frames. "
+                + "\(loss.damaged) frames (\(loss.damagedBytes) bytes) can't be read, the others were kept, and "
+                + "the original is kept as \(aside)-wal")
     }
 
     /// The journal's key where the two differ by damage only: the journal has checksums.
@@ -288,6 +303,13 @@ private func sync(_ path: String) throws {
     guard descriptor >= 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
     defer { close(descriptor) }
     guard fsync(descriptor) == 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+}
+
+/// How many batches of a segment can be read.
+private func readableBatches(ofSegmentAt path: String) -> Int {
+    var count = 0
+    _ = try? JournalSegment.forEachBatch(ofSegmentAt: path) { _, _ in count += 1 }
+    return count
 }
 
 /// A name for a damaged file that no file has.
