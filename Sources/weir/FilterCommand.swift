@@ -60,7 +60,7 @@ struct FilterCommand: ParsableCommand {
     var recipients: [String]
 
     func validate() throws {
-        if timeLimit < 1 { throw ValidationError("--time-limit must be at least 1") }
+        guard 1...86_400 ~= timeLimit else { throw ValidationError("--time-limit must be from 1 to 86400 seconds") }
     }
 
     mutating func run() throws {
