@@ -45,8 +45,8 @@ struct FilterCommand: ParsableCommand {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "Time for all of this, less than command_time_limit of pipe(8). After it, the command is ended and the "
-                + "message deferred.", valueName: "seconds"))
+            "Time for all of this, at most 86400, and less than command_time_limit of pipe(8). After it, the command "
+                + "is ended and the message deferred.", valueName: "seconds"))
     var timeLimit = 900
 
     @Option(

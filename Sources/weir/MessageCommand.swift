@@ -59,7 +59,7 @@ struct MessageCommand {
         var status: Int32 = 0
         while waitpid(command, &status, 0) < 0 {
             guard errno == EINTR else {
-                throw FilterCommand.deferral("the exit status of \(path) is unknown: \(String(cString: strerror(errno)))")
+                throw FilterCommand.deferral("no exit status from \(path): \(String(cString: strerror(errno)))")
             }
         }
         stage.withLock { $0 = .ended }
