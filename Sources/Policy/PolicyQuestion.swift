@@ -106,7 +106,7 @@ extension LedgerHost {
         guard !open.isCancelled else { return }
         var question = open.question
         if question.state == .recipient, question.transaction == nil, let session = question.session,
-            let known = sessions.transaction(session, sender: question.sender)
+            let known = sessions.transaction(session, sender: question.sender), !known.isComplete
         {
             return open.resolve(.isCharged(known))
         }
