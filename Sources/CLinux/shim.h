@@ -21,6 +21,12 @@ static inline ssize_t weir_send(int socket, const void *bytes, size_t count) {
     return syscall(SYS_sendto, socket, bytes, count, MSG_NOSIGNAL, NULL, 0);
 }
 
+// Swift sees `environ` as a variable that it can't read safely.
+static inline char **weir_environment(void) {
+    extern char **environ;
+    return environ;
+}
+
 // How long the calling thread may run at a stretch, in nanoseconds. glibc has sched_setattr(2) only from 2.41 on.
 static inline void weir_set_slice(uint64_t nanoseconds) {
     struct {

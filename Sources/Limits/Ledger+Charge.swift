@@ -181,10 +181,12 @@ extension Ledger {
 
     /// Gives back all that a transaction was charged: the MTA accepts nothing of it, and the client will repeat it as
     /// another transaction.
-    package func withdraw(_ id: UInt64) {
+    ///
+    /// - Parameter keepsPerRecipient: limits per recipient stay charged.
+    package func withdraw(_ id: UInt64, keepsPerRecipient: Bool = false) {
         owner.check()
         guard let transaction = transactions[id], transaction.isCharged else { return }
-        giveBackAll(of: transaction)
+        giveBackAll(of: transaction, keepsPerRecipient: keepsPerRecipient)
     }
 
     /// The names of the limits that a transaction is charged to, in the order of the charges.
@@ -200,9 +202,10 @@ extension Ledger {
         giveBackAll(of: transaction)
     }
 
-    private func giveBackAll(of transaction: Transaction) {
+    private func giveBackAll(of transaction: Transaction, keepsPerRecipient: Bool = false) {
         journal.beginTransaction(transaction, request: 0, action: nil, at: tick)
-        for account in transaction.charges.map(\.account) {
+        for account in transaction.charges.map(\.account)
+        where !(keepsPerRecipient && account.limit.terms.isPerRecipient) {
             giveBack(transaction.charged(to: account), to: account, transaction)
         }
         journal.endTransaction()

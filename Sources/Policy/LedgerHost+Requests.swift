@@ -176,12 +176,14 @@ extension LedgerHost {
         ledger.close(transaction)
     }
 
-    /// Withdraws all that a mail transaction was charged.
-    package func withdraw(_ transaction: UInt64) {
+    /// Withdraws what a mail transaction was charged.
+    ///
+    /// - Parameter keepsPerRecipient: limits per recipient stay charged.
+    package func withdraw(_ transaction: UInt64, keepsPerRecipient: Bool = false) {
         loop.assertInLoop()
         guard let ledger else { return }
         beginTick()
-        ledger.withdraw(transaction)
+        ledger.withdraw(transaction, keepsPerRecipient: keepsPerRecipient)
     }
 
     private var troubled: Decision {

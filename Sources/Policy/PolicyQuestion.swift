@@ -93,16 +93,20 @@ extension LedgerHost {
         }
     }
 
-    /// The policy server charges a message that a milter has charged: gives the milter's charge back.
+    /// The policy server charges a message that a milter has charged: gives the milter's charge back. Limits per
+    /// recipient stay charged, unless the policy server knows the only recipient: it can't charge them again.
     func takeOver(_ request: Attributes) {
-        if let transaction = milterCharges.take(request) { withdraw(transaction) }
+        guard let transaction = milterCharges.take(request) else { return }
+        let state = ProtocolState(request.protocolState)
+        let isWhole = (state == .data || state == .endOfMessage) && !request.recipient.isEmpty
+        withdraw(transaction, keepsPerRecipient: !isWhole)
     }
 
     private func consider(_ open: OpenQuestion) {
         guard !open.isCancelled else { return }
         var question = open.question
         if question.state == .recipient, question.transaction == nil, let session = question.session,
-            let known = sessions.transaction(session, sender: question.sender)
+            let known = sessions.transaction(session, sender: question.sender), !known.isComplete
         {
             return open.resolve(.isCharged(known))
         }

@@ -12,9 +12,13 @@ package struct PolicySessions {
         let instance: [UInt8]
         let sender: [UInt8]
 
-        package init(instance: [UInt8], sender: [UInt8]) {
+        /// Whether the last request was DATA or END-OF-MESSAGE. A recipient after that is of another message.
+        let isComplete: Bool
+
+        package init(instance: [UInt8], sender: [UInt8], isComplete: Bool = false) {
             self.instance = instance
             self.sender = sender
+            self.isComplete = isComplete
         }
     }
 
@@ -39,21 +43,25 @@ package struct PolicySessions {
             room.copyMemory(from: address)
             room[address.count] = 0
             UnsafeMutableRawBufferPointer(rebasing: room[(address.count + 1)...]).copyMemory(from: port)
-            note(UnsafeRawBufferPointer(rebasing: room[..<length]), instance, request.sender)
+            let state = ProtocolState(request.protocolState)
+            note(
+                UnsafeRawBufferPointer(rebasing: room[..<length]), instance, request.sender,
+                isComplete: state == .data || state == .endOfMessage)
         }
     }
 
     private mutating func note(
-        _ key: UnsafeRawBufferPointer, _ instance: UnsafeRawBufferPointer, _ sender: UnsafeRawBufferPointer
+        _ key: UnsafeRawBufferPointer, _ instance: UnsafeRawBufferPointer, _ sender: UnsafeRawBufferPointer,
+        isComplete: Bool
     ) {
         let hash = hash(key)
         guard key.count + instance.count + sender.count <= Self.longest else { return forget(key, hash) }
-        if recent.holds(key, hash, instance) { return }
+        if recent.holds(key, hash, instance, isComplete: isComplete) { return }
         if recent.isFull {
             swap(&recent, &older)
             recent.removeAll()
         }
-        recent.insert(key, hash, instance, sender)
+        recent.insert(key, hash, instance, sender, isComplete: isComplete)
     }
 
     /// The connection's transaction, if the policy server knows one with this sender.
@@ -100,6 +108,8 @@ private struct Generation {
         let keyLength: UInt16
         let instanceLength: UInt16
         let senderLength: UInt16
+        /// All recipients of the message are known: the last request was DATA or END-OF-MESSAGE.
+        var isComplete: Bool
         /// The message has ended.
         var isForgotten = false
 
@@ -125,28 +135,35 @@ private struct Generation {
         for slot in slots.indices { slots[slot] = 0 }
     }
 
-    /// Whether this instance is the session's last transaction.
-    func holds(_ key: UnsafeRawBufferPointer, _ hash: UInt64, _ instance: UnsafeRawBufferPointer) -> Bool {
-        guard let record = record(key, hash), !record.isForgotten else { return false }
-        return bytes[record.instance].elementsEqual(instance)
+    /// Whether this instance is the session's last transaction; notes whether it is complete now.
+    mutating func holds(
+        _ key: UnsafeRawBufferPointer, _ hash: UInt64, _ instance: UnsafeRawBufferPointer, isComplete: Bool
+    ) -> Bool {
+        guard !slots.isEmpty else { return false }
+        let index = Int(slots[slot(of: key, hash)]) - 1
+        guard index >= 0, !records[index].isForgotten, bytes[records[index].instance].elementsEqual(instance)
+        else { return false }
+        records[index].isComplete = isComplete
+        return true
     }
 
     func transaction(_ key: UnsafeRawBufferPointer, _ hash: UInt64) -> PolicySessions.Transaction? {
         guard let record = record(key, hash), !record.isForgotten else { return nil }
         return PolicySessions.Transaction(
-            instance: Array(bytes[record.instance]), sender: Array(bytes[record.sender]))
+            instance: Array(bytes[record.instance]), sender: Array(bytes[record.sender]),
+            isComplete: record.isComplete)
     }
 
     mutating func insert(
         _ key: UnsafeRawBufferPointer, _ hash: UInt64, _ instance: UnsafeRawBufferPointer,
-        _ sender: UnsafeRawBufferPointer
+        _ sender: UnsafeRawBufferPointer, isComplete: Bool
     ) {
         if slots.isEmpty { slots = Array(repeating: 0, count: Self.slotCount) }
         let slot = slot(of: key, hash)
         records.append(
             Record(
                 hash: hash, start: bytes.count, keyLength: UInt16(key.count), instanceLength: UInt16(instance.count),
-                senderLength: UInt16(sender.count)))
+                senderLength: UInt16(sender.count), isComplete: isComplete))
         bytes.append(contentsOf: key)
         bytes.append(contentsOf: instance)
         bytes.append(contentsOf: sender)

@@ -45,8 +45,8 @@ struct FilterCommand: ParsableCommand {
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "Time for all of this, less than command_time_limit of pipe(8). After it, the command is ended and the "
-                + "message deferred.", valueName: "seconds"))
+            "Time for all of this, at most 86400, and less than command_time_limit of pipe(8). After it, the command "
+                + "is ended and the message deferred.", valueName: "seconds"))
     var timeLimit = 900
 
     @Option(
@@ -60,7 +60,7 @@ struct FilterCommand: ParsableCommand {
     var recipients: [String]
 
     func validate() throws {
-        if timeLimit < 1 { throw ValidationError("--time-limit must be at least 1") }
+        guard 1...86_400 ~= timeLimit else { throw ValidationError("--time-limit must be from 1 to 86400 seconds") }
     }
 
     mutating func run() throws {

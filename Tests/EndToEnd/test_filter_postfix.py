@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SMTP filter between two Postfix instances with the lines of conf/postfix/master.cf, and `weir filter`."""
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
 
 from filtering import FilterService, filtered_postfix, services
 from postfix import (
-    COMMANDS, DEFAULT_TIMEOUT, SMTP, PrivatePostfix, SMTPSink, free_port, is_running, run, wait_until)
+    COMMANDS, DEFAULT_TIMEOUT, NEEDS_ROOT, SMTP, PrivatePostfix, SMTPSink, free_port, is_running, run, wait_until)
 from weir import BINARY, ENVIRONMENT
 
 
@@ -350,6 +353,66 @@ class Pipe(unittest.TestCase):
             wait_until(lambda: not is_running(command), "the command ended")
             (weir.directory / "go").touch()
             self.assertFalse((weir.directory / "taken").exists())
+
+    def test_the_time_ends_although_nobody_reads_standard_error(self):
+        with FilterService(free_port()) as weir:
+            weir.configure()
+            reader, writer = os.pipe()
+            os.set_blocking(writer, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writer, bytes(4096))
+            os.set_blocking(writer, True)
+            process = subprocess.Popen(
+                [BINARY, "filter", "--config", weir.config_file, "--time-limit", "1", "--to", self.waiting_command(weir),
+                 "-f", "a@example.org", "--", "b@example.com"], stdin=subprocess.DEVNULL, stderr=writer, env=ENVIRONMENT)
+            self.assertEqual(process.wait(DEFAULT_TIMEOUT), -signal.SIGALRM)
+            os.close(reader)
+            os.close(writer)
+
+    def test_what_the_command_leaves_running_is_not_waited_for(self):
+        """The command has taken the message. Deferred, it would be delivered again."""
+        with FilterService(free_port()) as weir:
+            taken, command = weir.directory / "taken", weir.directory / "take"
+            command.write_text(
+                f"#!/bin/sh\ncat > {taken}\nsleep 600 < /dev/null > /dev/null 2>&1 &\necho $! > {weir.directory}/pid\n")
+            command.chmod(0o755)
+            done = self.filter(weir, "X: y\n\nbody\n", "--time-limit", "100", "--to", str(command))
+            self.assertEqual((done.returncode, done.stderr, taken.read_text()), (0, "", "X: y\n\nbody\n"))
+            left = int((weir.directory / "pid").read_text())
+            self.assertTrue(is_running(left))
+            os.kill(left, signal.SIGKILL)
+
+    def test_a_command_that_waits_for_its_own_processes(self):
+        """It gets their end, and its own failure is seen, although the caller blocks and ignores signals."""
+        with FilterService(free_port()) as weir:
+            command = weir.directory / "wait"
+            command.write_text("#!/bin/sh\nsleep 0.1 &\nwait\ncat > /dev/null\nexit 1\n")
+            command.chmod(0o755)
+            done = run(
+                ["env", "--ignore-signal=CHLD", "--block-signal=CHLD", BINARY, "filter", "--config", weir.config_file,
+                 "--to", command, "-f", "a@example.org", "--", "b@example.com"],
+                input="X: y\n\nbody\n", check=False, env=ENVIRONMENT)
+            self.assertEqual((done.returncode, "exited with status 1\n" in done.stderr), (75, True), done.stderr)
+
+    @unittest.skipUnless(os.geteuid() == 0, NEEDS_ROOT)
+    def test_a_script_that_opens_its_standard_input(self):
+        """It fails before it delivers anything: otherwise it would deliver the message at each attempt."""
+        with FilterService(free_port()) as weir:
+            binary, command, taken = (weir.directory / name for name in ("weir", "take", "taken"))
+            shutil.copy(BINARY, binary)
+            weir.configure()
+            taken.touch(0o666)
+            taken.chmod(0o666)
+            command.write_text(f"#!/bin/sh\nset -e\ntext=$(cat /dev/stdin)\necho \"$text\" > {taken}\n")
+            for path, mode in ((binary, 0o755), (command, 0o755), (weir.config_file, 0o644)):
+                path.chmod(mode)
+            done = run(
+                ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", binary, "filter", "--config",
+                 weir.config_file, "--to", command, "-f", "a@example.org", "--", "b@example.com"],
+                input="X: y\n\nbody\n", check=False, env=ENVIRONMENT)
+            self.assertEqual((done.returncode, taken.read_text()), (75, ""))
+            self.assertIn("/dev/stdin: Permission denied\n", done.stderr)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,37 @@ class Limits(unittest.TestCase):
                 postfix.wait_drained()
                 self.assertEqual(weir.used("127.0.0.1", "client"), 9, weir.log())
 
+    def test_a_refused_message_does_not_charge_the_next_one_twice(self):
+        for hook in ("data", "end_of_data"):
+            with self.subTest(hook=hook), SMTPSink() as sink, milter_postfix(
+                    sink.port, body="/^bad/ REJECT 5.7.1 bad\n", limits=[{**CLIENT_LIMIT, "rates": ["100/1h"]}]) as (postfix, weir):
+                postfix.set(**{f"smtpd_{hook}_restrictions": f"check_policy_service inet:127.0.0.1:{weir.port}"})
+                with SMTP(postfix.port) as client:
+                    for recipients, body, code in ((["b"], "bad", 550), (["b", "c", "d"], "good", 250)):
+                        replies = client.mail(
+                            "a@example.org", [f"{name}@example.com" for name in recipients], f"Subject: x\n\n{body}\n")
+                        self.assertEqual(replies[-1][0], code, replies)
+                self.assertEqual(weir.used("127.0.0.1", "client"), 4, weir.log())
+
+    def test_limits_per_recipient_are_charged_once_with_the_policy_server(self):
+        """At DATA and END-OF-MESSAGE, Postfix names a recipient only if there is just one."""
+        limit = {"name": "to", "key": ["recipient"], "rates": ["10/1h"]}
+        for hooks in (["recipient", "data"], ["data"], ["end_of_data"]):
+            with self.subTest(hooks=hooks), SMTPSink() as sink, milter_postfix(
+                    sink.port, limits=[CLIENT_LIMIT | {"rates": ["100/1h"]}, limit]) as (postfix, weir):
+                lists = {hook: f"check_policy_service inet:127.0.0.1:{weir.port}" for hook in hooks}
+                skipped = "check_recipient_access inline:{{b@example.com=OK}}"
+                lists["recipient"] = f"{skipped}, {lists.get('recipient', '')} permit_mynetworks, reject"
+                postfix.set(**{f"smtpd_{hook}_restrictions": text for hook, text in lists.items()})
+                with SMTP(postfix.port) as client:
+                    for message in (["b", "c", "d"], ["b"], ["c"], ["c", "d"]):
+                        replies = client.mail("a@example.org", [f"{name}@example.com" for name in message])
+                        self.assertEqual(replies[-1][0], 250, replies)
+                postfix.wait_drained()
+                self.assertEqual(
+                    weir.used_by_all("to"), {"b@example.com": 2, "c@example.com": 3, "d@example.com": 2}, weir.log())
+                self.assertEqual(weir.used("127.0.0.1", "client"), 7, weir.log())
+
     def test_address_probes_are_charged_once(self):
         """smtpd names the address_verify_sender to the policy server without its time stamp, in the case of main.cf."""
         limit = {"name": "sender", "key": ["sender"], "count": "messages", "rates": ["100/1h"]}
