@@ -135,7 +135,11 @@ package struct MilterDialogue: LoadDialogue {
             guard var packet = input.readSlice(length: Int(length)), let code: UInt8 = packet.readInteger() else {
                 break
             }
-            if try handle(code, &packet, into: &output, at: time) { return .answered }
+            guard try handle(code, &packet, into: &output, at: time) else { continue }
+            guard input.readableBytes == 0 else {
+                throw MalformedReply(reason: "more than one final reply to one message")
+            }
+            return .answered
         }
         return .wait
     }
