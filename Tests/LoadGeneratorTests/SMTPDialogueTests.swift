@@ -249,7 +249,7 @@ import Testing
     }
 
     @Test func `a second final reply is malformed`() throws {
-        var (_, dialogue) = makeDialogue()
+        var (traffic, dialogue) = makeDialogue()
         dialogue.connected()
         var output = ByteBuffer()
         dialogue.begin(into: &output, at: .zero)
@@ -262,6 +262,20 @@ import Testing
         var replies = packet("a")
         replies.writeImmutableBuffer(packet("a"))
         #expect(throws: MalformedReply.self) { try dialogue.receive(&replies, into: &output, at: .zero) }
+        #expect(traffic.outcomes.counts.isEmpty)
+    }
+
+    @Test(arguments: ["r", "t", "y451 later\u{0}"])
+    func `a milter that refuses the connection refuses the session`(reply: String) throws {
+        var (traffic, dialogue) = makeDialogue()
+        dialogue.connected()
+        var output = ByteBuffer()
+        dialogue.begin(into: &output, at: .zero)
+        var input = packet("O", 6, 0x1ff, 0)
+        _ = try dialogue.receive(&input, into: &output, at: .zero)
+        input = packet(reply)
+        #expect(throws: SessionRefused.self) { try dialogue.receive(&input, into: &output, at: .zero) }
+        #expect(traffic.outcomes.counts.isEmpty)
     }
 
     @Test func `a refusal ends the message, unless another recipient is accepted`() throws {
