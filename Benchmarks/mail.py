@@ -5,12 +5,14 @@ import os
 import pathlib
 import platform
 import random
+import shlex
 import socket
 import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+BINARY = os.environ.get("WEIR_BINARY", ROOT / ".build" / "release" / "weir")
 sys.path.insert(0, str(ROOT / "Benchmarks" / "rules"))
 import corpus  # noqa: E402
 
@@ -23,8 +25,11 @@ def free_port():
                 return port
 
 
-def wait_for(port):
+def wait_for(port, process=None):
+    """Waits until something listens on the port; fails if the process that should has ended."""
     for _ in range(1000):
+        if process and process.poll() is not None:
+            sys.exit(f"{process.args[0]} ended with status {process.returncode}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -72,10 +77,17 @@ class Weir:
             config["checks"].update(header=[header], body=[body])
         file = directory / f"weir{count}.yaml"
         file.write_text(json.dumps(config))
-        binary = os.environ.get("WEIR_BINARY", ROOT / ".build" / "release" / "weir")
+        # A caller may have chosen another one after the import.
+        binary = os.environ.get("WEIR_BINARY", BINARY)
         self.log = open(directory / f"log{count}", "w")
         self.process = subprocess.Popen([binary, "serve", "--config", file], stdout=self.log, stderr=self.log)
-        wait_for(ready)
+        try:
+            wait_for(ready, self.process)
+        except BaseException:
+            self.process.kill()
+            self.process.wait(20)
+            print(pathlib.Path(self.log.name).read_text(), file=sys.stderr)
+            raise
 
     @property
     def pid(self):
@@ -100,6 +112,17 @@ def cpu_seconds(pid):
     return time.clock_gettime(~pid << 3 | 2)
 
 
+def command():
+    """The command of the running benchmark, without folders."""
+    script = pathlib.Path(sys.argv[0]).resolve().relative_to(ROOT)
+    return shlex.join([str(script), *(argument.rpartition("/")[2] or argument for argument in sys.argv[1:])])
+
+
 def machine():
+    """The machine and the build, for a report."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    return f"{os.cpu_count()} cores of {cpu}, Linux {platform.release()}"
+    binary = os.environ.get("WEIR_BINARY", BINARY)
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=60).stdout.strip()
+    return f"{os.cpu_count()} cores of {cpu}, Linux {platform.release()}, {version} ({commit or 'unknown'})"

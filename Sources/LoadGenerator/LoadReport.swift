@@ -49,6 +49,7 @@ package struct LoadReport: Codable, Sendable {
     /// Requested operations per second of an open loop; absent for a closed loop.
     package let rate: Double?
     package var endedBy: LoadEnding
+    /// Without the wait for answers that never came.
     package let seconds: Double
     package let answered: Int
     package let answeredPerSecond: Double
@@ -70,7 +71,7 @@ package struct LoadReport: Codable, Sendable {
     package let trojan: TrojanReport?
     /// The latency distribution, with more points towards 100 %.
     package let percentiles: [PercentilePoint]
-    /// The figures of each second.
+    /// The figures of each second; the last may be of a shorter time.
     package let series: [LoadProgress]
     /// Absent without a sink.
     package var sink: SinkReport?

@@ -42,7 +42,10 @@ package final class LoadRun<Traffic: LoadTraffic> {
     private var errors = LoadErrors()
     private var lastError: String?
     private var endedBy: LoadEnding?
+    /// When the last operation was answered, or no more were started, whichever is later.
+    private var measuredUntil: NIODeadline?
     private var series: [LoadProgress] = []
+    private var secondBegan = NIODeadline.distantPast
     private var second: Histogram<UInt32>
     private var total: Histogram<UInt32>
     private let longestLatency: UInt64
@@ -93,6 +96,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
         isIssuing = true
         let now = eventLoop.now
         started = now
+        secondBegan = now
         schedule = options.pace.map { ArrivalSchedule(start: now, pace: $0, duration: options.duration) }
         ending = scheduled(in: options.duration) { $0.stopIssuing(.duration) }
         timers = [
@@ -145,7 +149,9 @@ package final class LoadRun<Traffic: LoadTraffic> {
     func answered(by connection: Connection, due: NIODeadline) {
         guard !isOver else { return }
         answered += 1
-        let latency = (eventLoop.now - due).nanoseconds
+        let now = eventLoop.now
+        measuredUntil = now
+        let latency = (now - due).nanoseconds
         second.record(min(UInt64(max(latency, 0)), longestLatency))
         ready(connection)
     }
@@ -201,6 +207,12 @@ package final class LoadRun<Traffic: LoadTraffic> {
 
     private var outstanding: Int { issued - answered - abandoned }
 
+    /// Without the wait for answers that never came.
+    private var measuredSeconds: Double {
+        guard let started, let measuredUntil else { return 0 }
+        return (measuredUntil - started).seconds
+    }
+
     /// Since the clock started.
     var elapsed: TimeAmount { started.map { eventLoop.now - $0 } ?? .zero }
 
@@ -209,6 +221,7 @@ package final class LoadRun<Traffic: LoadTraffic> {
     private func stopIssuing(_ reason: LoadEnding) {
         guard isIssuing else { return }
         isIssuing = false
+        measuredUntil = eventLoop.now
         endedBy = reason
         ending?.cancel()
         ending = scheduled(in: options.timeout) { $0.finish(reason) }
@@ -222,13 +235,16 @@ package final class LoadRun<Traffic: LoadTraffic> {
     private func finish(_ reason: LoadEnding) {
         guard !isOver else { return }
         isOver = true
+        let now = eventLoop.now
+        if isIssuing { measuredUntil = now }
         isIssuing = false
-        let seconds = elapsed.seconds
+        let seconds = measuredSeconds
         ending?.cancel()
         arrival?.cancel()
         for timer in timers { timer.cancel() }
         for connection in connections { connection.close() }
-        total.add(second)
+        // The last row may be of a shorter time, but not of the few answers after the end.
+        if now - secondBegan > .milliseconds(500) || series.isEmpty { endSecond() } else { total.add(second) }
         do {
             try traffic.save()
         } catch {
@@ -264,12 +280,13 @@ package final class LoadRun<Traffic: LoadTraffic> {
 
     private func endSecond() {
         let now = LoadProgress(
-            elapsedSeconds: Int(elapsed.seconds.rounded()),
+            elapsedSeconds: max(Int(elapsed.seconds.rounded()), (series.last?.elapsedSeconds ?? 0) + 1),
             answered: Int(second.totalCount),
             latency: LatencyReport(second),
             refusals: traffic.outcomes.refusals,
             errors: errors.total)
         series.append(now)
+        secondBegan = eventLoop.now
         progress(now)
         total.add(second)
         second.reset()

@@ -78,6 +78,7 @@ struct MessageCorpus {
     private let date: String
 
     static let marker = Array("X-Weir-Load: ".utf8)
+    private static let recipient = Array("recipient".utf8)
 
     /// - Parameter date: the value of the Date: headers.
     init(_ mix: MessageMix, run: String, date: String) {
@@ -139,10 +140,26 @@ struct MessageCorpus {
     }
 
     func writeRecipient(_ index: Int, of message: LoadMessage, to bytes: inout [UInt8]) {
-        bytes.append("recipient")
+        bytes.append(contentsOf: Self.recipient)
         bytes.append(decimal: UInt64(message.recipient + index))
         bytes.append("@")
         bytes.append(contentsOf: mix.domain.utf8)
+    }
+
+    /// The index of an address among the recipients of a message; nil if it is none of them.
+    func recipientIndex(of address: Span<UInt8>, in message: LoadMessage) -> Int? {
+        var number = 0
+        for index in min(Self.recipient.count, address.count)..<address.count {
+            let digit = Int(address[index]) - 0x30
+            guard 0..<10 ~= digit else { break }
+            number = number * 10 + digit
+            guard number < 1 << 32 else { return nil }
+        }
+        let index = number - message.recipient
+        guard 0..<message.recipients ~= index else { return nil }
+        var expected: [UInt8] = []
+        writeRecipient(index, of: message, to: &expected)
+        return address.isEqual(to: expected) ? index : nil
     }
 
     /// Ends every line, also the last, with CRLF.

@@ -90,6 +90,28 @@ package struct MilterDialogue: LoadDialogue {
         let noReply: UInt32
     }
 
+    /// What became of a message.
+    private struct Outcome {
+        let word: StaticString
+        let isRefusal: Bool
+
+        init(word: StaticString, isRefusal: Bool) {
+            self.word = word
+            self.isRefusal = isRefusal
+        }
+
+        /// - Parameter code: of a reply that is final wherever it comes.
+        init(final code: UInt8) {
+            switch Character(UnicodeScalar(code)) {
+            case "a": self.init(word: "accept", isRefusal: false)
+            case "d": self.init(word: "discard", isRefusal: false)
+            case "t": self.init(word: "tempfail", isRefusal: true)
+            case "y": self.init(word: "replycode", isRefusal: true)
+            default: self.init(word: "reject", isRefusal: true)
+            }
+        }
+    }
+
     private let traffic: MilterTraffic
     private var message: MilterMessage?
     /// SMFIP_* flags of the negotiation.
@@ -135,15 +157,22 @@ package struct MilterDialogue: LoadDialogue {
             guard var packet = input.readSlice(length: Int(length)), let code: UInt8 = packet.readInteger() else {
                 break
             }
-            if try handle(code, &packet, into: &output, at: time) { return .answered }
+            guard let outcome = try handle(code, &packet, into: &output) else { continue }
+            guard input.readableBytes == 0 else {
+                throw MalformedReply(reason: "more than one final reply to one message")
+            }
+            if let message { traffic.record(outcome.word, isRefusal: outcome.isRefusal, for: message, at: time) }
+            message = nil
+            awaited = nil
+            return .answered
         }
         return .wait
     }
 
-    /// - Returns: whether this reply ends the message.
+    /// - Returns: what became of the message; nil if this reply does not end it.
     private mutating func handle(
-        _ code: UInt8, _ packet: inout ByteBuffer, into output: inout ByteBuffer, at time: TimeAmount
-    ) throws -> Bool {
+        _ code: UInt8, _ packet: inout ByteBuffer, into output: inout ByteBuffer
+    ) throws -> Outcome? {
         guard let step = awaited else { throw MalformedReply(reason: "unexpected reply") }
         switch (Character(UnicodeScalar(code)), step) {
         case ("O", .negotiate):
@@ -157,7 +186,7 @@ package struct MilterDialogue: LoadDialogue {
         case ("h", .end), ("m", .end), ("i", .end), ("+", .end), ("-", .end), ("b", .end), ("q", .end), ("e", .end),
             ("2", .end):
             break
-        case ("c", .end): return end("continue", isRefusal: false, at: time)
+        case ("c", .end): return Outcome(word: "continue", isRefusal: false)
         case ("c", _):
             if case .recipient = step { recipientsAccepted += 1 }
             try next(after: step, into: &output)
@@ -166,35 +195,21 @@ package struct MilterDialogue: LoadDialogue {
             if index + 1 < message?.recipients.count ?? 0 || recipientsAccepted > 0 {
                 try next(after: step, into: &output)
             } else {
-                return abort(code, into: &output, at: time)
+                return abort(code, into: &output)
             }
+        case ("r", .connect), ("t", .connect), ("y", .connect), ("r", .helo), ("t", .helo), ("y", .helo):
+            // Postfix then refuses all mail of the session, and does not ask again.
+            throw SessionRefused(reply: "\(Outcome(final: code).word) at \(step)")
         case ("a", _), ("r", _), ("t", _), ("d", _), ("y", _):
-            return step == .end ? endAs(code, at: time) : abort(code, into: &output, at: time)
+            return step == .end ? Outcome(final: code) : abort(code, into: &output)
         default: throw MalformedReply(reason: "unexpected reply '\(UnicodeScalar(code))' at \(step)")
         }
-        return false
+        return nil
     }
 
-    private mutating func abort(_ code: UInt8, into output: inout ByteBuffer, at time: TimeAmount) -> Bool {
+    private func abort(_ code: UInt8, into output: inout ByteBuffer) -> Outcome {
         output.writePacket("A") { _ in }
-        return endAs(code, at: time)
-    }
-
-    private mutating func endAs(_ code: UInt8, at time: TimeAmount) -> Bool {
-        switch Character(UnicodeScalar(code)) {
-        case "a": end("accept", isRefusal: false, at: time)
-        case "d": end("discard", isRefusal: false, at: time)
-        case "t": end("tempfail", isRefusal: true, at: time)
-        case "y": end("replycode", isRefusal: true, at: time)
-        default: end("reject", isRefusal: true, at: time)
-        }
-    }
-
-    private mutating func end(_ word: StaticString, isRefusal: Bool, at time: TimeAmount) -> Bool {
-        if let message { traffic.record(word, isRefusal: isRefusal, for: message, at: time) }
-        message = nil
-        awaited = nil
-        return true
+        return Outcome(final: code)
     }
 
     private mutating func next(after step: Step, into output: inout ByteBuffer) throws {

@@ -35,6 +35,7 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
     private let arrivals: Arrivals
     private var input = ByteBuffer()
     private var replies = ByteBuffer()
+    private var envelope = Envelope()
     private var content: [UInt8] = []
     private var isInContent = false
     private var isClosing = false
@@ -92,7 +93,7 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
             return content.append(contentsOf: line.dropFirst())
         }
         isInContent = false
-        content.withUnsafeBytes(arrivals.arrived)
+        content.withUnsafeBytes { arrivals.arrived($0, envelope) }
         content.removeAll(keepingCapacity: content.capacity <= 1 << 20)
         replies.writeStaticString("250 2.0.0 accepted\r\n")
     }
@@ -103,6 +104,12 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
         case "EHLO":
             replies.writeStaticString(
                 "250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n")
+        case "MAIL":
+            envelope = Envelope(sender: Self.path(in: line))
+            replies.writeStaticString("250 2.1.0 ok\r\n")
+        case "RCPT":
+            envelope.recipients.append(Self.path(in: line))
+            replies.writeStaticString("250 2.1.5 ok\r\n")
         case "DATA":
             isInContent = true
             replies.writeStaticString("354 go on\r\n")
@@ -111,5 +118,10 @@ private final class SMTPSinkConnection: ChannelInboundHandler {
             replies.writeStaticString("221 2.0.0 bye\r\n")
         default: replies.writeStaticString("250 2.0.0 ok\r\n")
         }
+    }
+
+    /// The address between the angle brackets.
+    private static func path(in line: UnsafeRawBufferPointer) -> [UInt8] {
+        Array(line.drop { $0 != UInt8(ascii: "<") }.dropFirst().prefix { $0 != UInt8(ascii: ">") })
     }
 }

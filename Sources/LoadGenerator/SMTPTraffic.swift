@@ -30,6 +30,10 @@ package final class SMTPTraffic: LoadTraffic {
 
     fileprivate func sentAgain(_ message: LoadMessage) { arrivals.sentAgain(message) }
 
+    fileprivate func refused(recipient index: Int, of message: LoadMessage) {
+        arrivals.refused(recipient: index, of: message)
+    }
+
     /// Writes with one copy (see Bytes+Text.swift).
     fileprivate func write(into output: inout ByteBuffer, _ body: (inout [UInt8]) -> Void) {
         text.removeAll(keepingCapacity: true)
@@ -46,7 +50,7 @@ package final class SMTPTraffic: LoadTraffic {
     fileprivate func record(code: Int, for message: LoadMessage, at time: TimeAmount) {
         let word = Array("\(code)".utf8)
         let isRefused = outcomes.count(word.span) { $0.first != "2" }
-        if !isRefused { arrivals.accepted(message) }
+        if isRefused { arrivals.refused(message) } else { arrivals.accepted(message) }
         trojan?.count(isTrojan: message.person.isTrojan, isRefused: isRefused, at: time)
     }
 }
@@ -59,8 +63,10 @@ package final class SMTPTraffic: LoadTraffic {
 /// With PIPELINING (RFC 2920) the envelope is sent at once, otherwise command by command. A transaction that fails
 /// before the content ends with RSET.
 package struct SMTPDialogue: LoadDialogue {
-    private enum Awaited {
-        case greeting, ehlo, helo, mail, recipient, data, final, reset
+    /// What the server replies to.
+    private enum Awaited: String {
+        case greeting = "the connection", ehlo = "EHLO", helo = "HELO", mail = "MAIL", recipient = "RCPT", data = "DATA"
+        case final = "the content", reset = "RSET"
     }
 
     private let traffic: SMTPTraffic
@@ -72,6 +78,7 @@ package struct SMTPDialogue: LoadDialogue {
     private var pipelines = false
     private var isGreeted = false
     private var recipientsSent = 0
+    private var recipientsAnswered = 0
     private var recipientsAccepted = 0
     /// The first negative reply of the transaction.
     private var refusal: Int?
@@ -99,8 +106,15 @@ package struct SMTPDialogue: LoadDialogue {
         // The text is needed only for errors that refuse the session.
         while let reply = try SMTPReplyReader.next(from: &input, withText: !isGreeted) {
             guard let step = awaited.popFirst() else { throw MalformedReply(reason: "unexpected reply") }
+            guard 400..<600 ~= reply.code || (step == .data ? 354...354 : 200...299) ~= reply.code else {
+                throw MalformedReply(reason: "reply \(reply.code) to \(step.rawValue)")
+            }
             if let code = try handle(reply, to: step, into: &output) {
                 guard let message else { throw MalformedReply(reason: "unexpected reply") }
+                // A server may end the session with 421 at any time.
+                guard input.readableBytes == 0 || input.readableBytesView.starts(with: "421".utf8) else {
+                    throw MalformedReply(reason: "more than one reply to one message")
+                }
                 traffic.record(code: code, for: message, at: time)
                 self.message = nil
                 isPending = false
@@ -130,7 +144,7 @@ package struct SMTPDialogue: LoadDialogue {
             if !isPositive { refuse(reply.code) }
             if !pipelines { if isPositive { sendRecipient(into: &output) } else { return reply.code } }
         case .recipient:
-            if isPositive { recipientsAccepted += 1 } else { refuse(reply.code) }
+            countRecipient(reply.code, isAccepted: isPositive)
             if !pipelines {
                 if recipientsSent < message?.recipients ?? 0 {
                     sendRecipient(into: &output)
@@ -161,6 +175,16 @@ package struct SMTPDialogue: LoadDialogue {
         return nil
     }
 
+    private mutating func countRecipient(_ code: Int, isAccepted: Bool) {
+        if isAccepted {
+            recipientsAccepted += 1
+        } else {
+            refuse(code)
+            if let message { traffic.refused(recipient: recipientsAnswered, of: message) }
+        }
+        recipientsAnswered += 1
+    }
+
     private mutating func refuse(_ code: Int) {
         if refusal == nil { refusal = code }
     }
@@ -173,6 +197,7 @@ package struct SMTPDialogue: LoadDialogue {
     private mutating func sendEnvelope(into output: inout ByteBuffer) {
         guard let message else { return }
         recipientsSent = 0
+        recipientsAnswered = 0
         recipientsAccepted = 0
         refusal = nil
         traffic.write(into: &output) { bytes in

@@ -70,8 +70,9 @@ struct LoadSMTPCommand: ParsableCommand {
         abstract: "Sends messages over SMTP and checks what arrives.",
         discussion: """
             Each connection stays open and sends one message after another. With --sink, this command also listens as \
-            the last hop, and checks that every accepted message arrives exactly once and unchanged. Lines added above \
-            its first header line and removed undisclosed-recipients headers don't count as changes.
+            the last hop, and checks that every accepted message arrives exactly once for each accepted recipient, \
+            unchanged, and that no refused message does. Lines added above its first header line and removed \
+            undisclosed-recipients headers don't count as changes.
 
             Example: weir load smtp --target inet:127.0.0.1:10025 --sink inet:127.0.0.1:10026 --undisclosed 0.1
 

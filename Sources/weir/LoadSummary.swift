@@ -9,9 +9,12 @@ enum LoadSummary {
         var lines = [
             "\(report.answered) answers in \(decimal(report.seconds)) s: \(whole(report.answeredPerSecond)) per second"
                 + " over \(report.connections) connections to \(report.target)",
-            "latency     p50 \(time(latency.p50))   p90 \(time(latency.p90))   p99 \(time(latency.p99))"
-                + "   p99.9 \(time(latency.p999))   max \(time(latency.max))",
-            "actions     " + list(report.actions),
+            "latency     "
+                + (report.answered == 0
+                    ? "not measured"
+                    : "p50 \(time(latency.p50))   p90 \(time(latency.p90))   p99 \(time(latency.p99))"
+                        + "   p99.9 \(time(latency.p999))   max \(time(latency.max))"),
+            "actions     " + (report.actions.isEmpty ? "none" : list(report.actions)),
         ]
         if let rate = report.rate {
             lines.insert("open loop   \(whole(rate)) per second requested, \(report.unsent) due but not sent", at: 1)
@@ -53,6 +56,7 @@ enum LoadSummary {
         var others = [
             "undisclosed-recipients removed": sink.undisclosedStripped, "hits changed": sink.hitsChanged,
             "repeated after a lost connection": sink.againAfterLoss, "from other runs": sink.strangers,
+            "refused and arrived nevertheless": sink.arrivedAlthoughRefused,
         ]
         others = others.filter { $0.value > 0 }
         return [

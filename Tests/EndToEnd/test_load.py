@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -212,11 +213,12 @@ class Profiles(unittest.TestCase):
 
 
 class Hop(socketserver.ThreadingTCPServer):
-    """Accepts mail and sends the messages that `tamper(number, content)` returns to a sink."""
+    """Accepts mail and sends the messages that `tamper(number, content)` returns to a sink, with the envelope that
+    `redirect(number, sender, recipients)` returns. Its final reply is `reply(number)`."""
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, sink, tamper):
+    def __init__(self, sink, tamper, redirect=lambda _, *envelope: envelope, reply=lambda _: b"250 taken"):
         self.sink, self.tamper, self.taken = sink, tamper, 0
         hop = self
 
@@ -226,6 +228,11 @@ class Hop(socketserver.ThreadingTCPServer):
                 while line := self.rfile.readline():
                     verb = line.split()[0].upper() if line.split() else b""
                     if verb != b"DATA":
+                        address = line.decode().partition("<")[2].partition(">")[0]
+                        if verb == b"MAIL":
+                            sender, recipients = address, []
+                        elif verb == b"RCPT":
+                            recipients.append(address)
                         self.wfile.write(b"250 ok\r\n")
                         continue
                     self.wfile.write(b"354 go\r\n")
@@ -235,18 +242,19 @@ class Hop(socketserver.ThreadingTCPServer):
                             return
                         content += line[1:] if line.startswith(b".") else line
                     hop.taken += 1
-                    for one in hop.tamper(hop.taken, content):
+                    number = hop.taken
+                    for one in hop.tamper(number, content):
                         with smtplib.SMTP("127.0.0.1", hop.sink, timeout=120) as client:
-                            client.sendmail("a@example.org", ["b@example.org"], one)
-                    self.wfile.write(b"250 taken\r\n")
+                            client.sendmail(*redirect(number, sender, recipients), one)
+                    self.wfile.write(reply(number) + b"\r\n")
 
         super().__init__(("127.0.0.1", 0), Handler)
 
 
 class Mail(unittest.TestCase):
-    def through(self, tamper, *arguments):
+    def through(self, tamper, *arguments, **options):
         sink = free_port()
-        with Hop(sink, tamper) as hop:
+        with Hop(sink, tamper, **options) as hop:
             threading.Thread(target=hop.serve_forever, daemon=True).start()
             try:
                 result = weir("load", "smtp", "--target", f"inet:127.0.0.1:{hop.server_address[1]}", "--sink", f"inet:127.0.0.1:{sink}",
@@ -270,6 +278,24 @@ class Mail(unittest.TestCase):
         self.assertEqual(self.through(lambda number, mail: [mail[:-9]] if number == 7 else [mail]),
                          (1, {"accepted": 40, "arrived": 40, "unchanged": 39, "changed": 1}))
         self.assertEqual(self.through(lambda _, mail: [mail, b"Subject: another\r\n\r\n"]), (0, {**whole, "strangers": 40}))
+
+    def test_envelopes(self):
+        """Every recipient must get the message once, and nobody else; one delivery for all or one for each are the same."""
+        whole, three = {"accepted": 40, "arrived": 40, "unchanged": 40}, ("--recipients", "3")
+        same = lambda _, mail: [mail]
+
+        def envelope(of_seventh):
+            return lambda number, *envelope: of_seventh(*envelope) if number == 7 else envelope
+        for of_seventh, wrong in (
+                (lambda sender, recipients: (sender, recipients[:2]), {"arrived": 39, "lost": 1}),
+                (lambda sender, recipients: (sender, ["c@example.org"]), {"arrived": 39, "lost": 1, "unchanged": 39, "changed": 1}),
+                (lambda sender, recipients: ("c@example.org", recipients), {"unchanged": 39, "changed": 1})):
+            self.assertEqual(self.through(same, *three, redirect=envelope(of_seventh)), (1, {**whole, **wrong}))
+        turn = itertools.count()
+        each = lambda _, sender, recipients: (sender, [recipients[next(turn) % 3]])
+        self.assertEqual(self.through(lambda _, mail: 3 * [mail], "--connections", "1", *three, redirect=each), (0, {**whole, "unchanged": 120}))
+        self.assertEqual(self.through(same, reply=lambda number: b"451 later" if number == 7 else b"250 taken"),
+                         (1, {**whole, "accepted": 39, "arrived_although_refused": 1}))
 
     def test_undisclosed_and_hits(self):
         """Allowed changes are counted separately from others."""

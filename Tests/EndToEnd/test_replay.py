@@ -2,6 +2,7 @@
 """weir replay: logs of a real Postfix in each format give the counts of the live ledger; bad logs are reported."""
 import gzip
 import json
+import os
 import pathlib
 import random
 import re
@@ -300,9 +301,25 @@ class BadLogs(Replay):
         for path in ("/nonexistent", self.directory):
             (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS}))
             result = weir("replay", path, "--config", self.directory / "weir.yaml", check=False)
-            if path == "/nonexistent":
-                self.assertEqual(result.returncode, 66)
-            self.assertIn("No such file" if path == "/nonexistent" else "Is a directory", result.stderr + result.stdout)
+            self.assertEqual(result.returncode, 66)
+            self.assertIn("No such file" if path == "/nonexistent" else "Is a directory", result.stderr)
+
+    def test_pipes(self):
+        """What the shell's <(...) gives can be read only once."""
+        first, second = message(1_790_000_000, 1), message(1_790_000_100, 2)
+        (self.directory / "weir.yaml").write_text(json.dumps({"limits": LIMITS}))
+        pipes = []
+        for text in (first, second):
+            end, other = os.pipe()
+            os.write(other, text.encode())
+            os.close(other)
+            self.addCleanup(os.close, end)
+            pipes.append(end)
+        result = subprocess.run(
+            [BINARY, "replay", *(f"/dev/fd/{end}" for end in pipes), "--config", self.directory / "weir.yaml", "--json"], env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=pipes, timeout=120, text=True)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual(json.loads(result.stdout)["log"]["messages"], 2)
 
 
 if __name__ == "__main__":

@@ -324,5 +324,33 @@ private final class Scene {
         scene.advance(.milliseconds(500))
         #expect(scene.progress.map(\.elapsedSeconds) == [1, 2])
         #expect(scene.progress.map(\.answered) == [1, 2])
+        // The last second ends with the load, before its timer.
+        scene.advance(.milliseconds(450))
+        scene.interrupt()
+        let report = try scene.report()
+        #expect(report.series.map(\.elapsedSeconds) == [1, 2, 3])
+        #expect(report.series.map(\.answered) == [1, 2, 1])
+    }
+
+    @Test func `the wait for an answer that never comes is not measured`() throws {
+        let scene = Scene()
+        scene.options.connections = 2
+        scene.options.duration = .seconds(2)
+        scene.options.timeout = .seconds(8)
+        try scene.start()
+        for _ in 0..<4 {
+            scene.advance(.milliseconds(400))
+            try scene.answer(on: 0)
+        }
+        scene.advance(.milliseconds(500))
+        try scene.answer(on: 0)
+        scene.advance(.seconds(10))
+        let report = try scene.report()
+        #expect(report.endedBy == .duration)
+        #expect(report.answered == 5)
+        #expect(report.unanswered == 1)
+        #expect(report.errors.timeout == 1)
+        #expect(abs(report.seconds - 2.1) < 0.001)
+        #expect(abs(report.answeredPerSecond - 5 / 2.1) < 0.001)
     }
 }

@@ -54,6 +54,37 @@ import Testing
         #expect(session.codes == ["250": 1])
     }
 
+    @Test(arguments: ["250 ok\r\n250 ok\r\n250 ok\r\n", "354 ok\r\n", "250 ok\r\n250 ok\r\n399 go\r\n"])
+    func `a reply that does not fit its command is malformed`(replies: String) throws {
+        var session = Session()
+        _ = session.begin()
+        _ = try session.say(Self.greeting)
+        _ = try session.say(Self.ehlo)
+        #expect(throws: MalformedReply.self) { try session.say(replies) }
+        #expect(session.codes.isEmpty)
+    }
+
+    @Test(arguments: ["354 what\r\n", "250 taken\r\n250 taken\r\n"])
+    func `so is one to the content, and a second one`(replies: String) throws {
+        var session = Session()
+        _ = session.begin()
+        _ = try session.say(Self.greeting)
+        _ = try session.say(Self.ehlo)
+        #expect(try session.say("250 ok\r\n250 ok\r\n354 go\r\n") == "<")
+        #expect(throws: MalformedReply.self) { try session.say(replies) }
+        #expect(session.codes.isEmpty)
+    }
+
+    @Test func `the server may end the session after a message`() throws {
+        var session = Session()
+        _ = session.begin()
+        _ = try session.say(Self.greeting)
+        _ = try session.say(Self.ehlo)
+        #expect(try session.say("250 ok\r\n250 ok\r\n354 go\r\n") == "<")
+        #expect(try session.say("250 taken\r\n421 bye\r\n") == ".")
+        #expect(session.codes == ["250": 1])
+    }
+
     @Test func `sends command by command without PIPELINING, and HELO after a refused EHLO`() throws {
         var session = Session(recipients: 2)
         #expect(try session.say(Self.greeting) == "EHLO")
@@ -215,6 +246,36 @@ import Testing
         replies.writeImmutableBuffer(packet("a"))
         #expect(try dialogue.receive(&replies, into: &output, at: .zero) == .answered)
         #expect(traffic.outcomes.counts == ["accept": 1])
+    }
+
+    @Test func `a second final reply is malformed`() throws {
+        var (traffic, dialogue) = makeDialogue()
+        dialogue.connected()
+        var output = ByteBuffer()
+        dialogue.begin(into: &output, at: .zero)
+        var reply = packet("O", 6, 0x1ff, 0x1 | 0x2 | 0x200 | 0x80 | 0x40000 | 0x80000)
+        _ = try dialogue.receive(&reply, into: &output, at: .zero)
+        for _ in 0..<2 {
+            reply = packet("c")
+            _ = try dialogue.receive(&reply, into: &output, at: .zero)
+        }
+        var replies = packet("a")
+        replies.writeImmutableBuffer(packet("a"))
+        #expect(throws: MalformedReply.self) { try dialogue.receive(&replies, into: &output, at: .zero) }
+        #expect(traffic.outcomes.counts.isEmpty)
+    }
+
+    @Test(arguments: ["r", "t", "y451 later\u{0}"])
+    func `a milter that refuses the connection refuses the session`(reply: String) throws {
+        var (traffic, dialogue) = makeDialogue()
+        dialogue.connected()
+        var output = ByteBuffer()
+        dialogue.begin(into: &output, at: .zero)
+        var input = packet("O", 6, 0x1ff, 0)
+        _ = try dialogue.receive(&input, into: &output, at: .zero)
+        input = packet(reply)
+        #expect(throws: SessionRefused.self) { try dialogue.receive(&input, into: &output, at: .zero) }
+        #expect(traffic.outcomes.counts.isEmpty)
     }
 
     @Test func `a refusal ends the message, unless another recipient is accepted`() throws {

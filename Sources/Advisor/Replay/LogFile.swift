@@ -31,6 +31,7 @@ final class LogFile {
         guard let file = FileHandle(forReadingAtPath: path) else {
             throw Failure(description: "can't read \(path): \(String(cString: strerror(errno)))")
         }
+        guard Self.kind(of: path) != S_IFDIR else { throw Failure(description: "can't read \(path): Is a directory") }
         packer = Packer(of: file)
         guard let packer else {
             (handle, unpacker) = (file, nil)
@@ -48,6 +49,17 @@ final class LogFile {
             throw Failure(description: "can't run \(packer): \(error.localizedDescription)")
         }
         (handle, unpacker) = (pipe.fileHandleForReading, process)
+    }
+
+    /// Whether a file can be read only once: standard input, a pipe (`<(zcat mail.log.2.gz)`), a terminal.
+    static func isReadOnce(_ path: String) -> Bool {
+        path == "-" || ![nil, S_IFREG, S_IFDIR].contains(kind(of: path))
+    }
+
+    /// The file type bits of st_mode; nil if there is no such file.
+    private static func kind(of path: String) -> mode_t? {
+        var status = stat()
+        return stat(path, &status) == 0 ? status.st_mode & S_IFMT : nil
     }
 
     deinit {

@@ -35,7 +35,7 @@ final class LogReader {
         try Self.rejectDuplicates(paths)
         var files: [(path: String, year: Int, start: Int64)] = []
         for path in paths {
-            _ = try LogFile(path: path)
+            if !LogFile.isReadOnce(path) { _ = try LogFile(path: path) }
             let year = LogYear.first(of: path)
             files.append((path, year, Self.firstTime(of: path, year: year) ?? .max))
         }
@@ -105,20 +105,20 @@ final class LogReader {
         }
     }
 
-    /// Whether a file is a capture (`log.capture`). Standard input is always a log.
+    /// Whether a file is a capture (`log.capture`). Standard input and pipes are always logs.
     static func isCapture(_ path: String) throws(LogFile.Failure) -> Bool {
-        guard path != "-" else { return false }
+        guard !LogFile.isReadOnce(path) else { return false }
         let file = try LogFile(path: path)
         var isCapture: Bool?
         try? file.forEachLine(upTo: 1) { line in isCapture = isCapture ?? (CapturedRequest.time(line) != nil) }
         return isCapture ?? false
     }
 
-    /// Milliseconds since 1970; nil if the first 1,000 lines have no time, and for standard input.
+    /// Milliseconds since 1970; nil if the first 1,000 lines have no time, and for standard input and pipes.
     ///
     /// - Parameter year: of the first line.
     static func firstTime(of path: String, year: Int) -> Int64? {
-        guard path != "-", let file = try? LogFile(path: path) else { return nil }
+        guard !LogFile.isReadOnce(path), let file = try? LogFile(path: path) else { return nil }
         var time = LogTime(year: year)
         var first: Int64?
         try? file.forEachLine(upTo: 1000) { line in
