@@ -204,6 +204,40 @@ import Testing
         #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
     }
 
+    /// Whichever frame of a log is damaged: the batches before it are never lost, and some after it come back.
+    @Test func batchesBeforeADamagedFrameComeBack() throws {
+        let (folder, pageSize, batches) = (try Folder(), 1024, 40 as UInt64)
+        let store = folder.store()
+        let log = folder.ledger + ".segment-1-wal"
+        func size() -> Int { (try? Data(contentsOf: URL(fileURLWithPath: log)).count) ?? 0 }
+        _ = try store.open()
+        try begin(1, of: store)
+        var ends = [size()]
+        for number in 2...batches {
+            try append(Array(repeating: UInt8(number), count: 300), number, to: store)
+            ends.append(size())
+        }
+        var gained = 0
+        for frame in (ends[0] - 32) / (24 + pageSize)..<(ends[ends.count - 1] - 32) / (24 + pageSize) {
+            let crashed = try Folder()
+            for name in folder.files where !name.hasSuffix("-shm") && !name.hasSuffix(".lock") {
+                try FileManager.default.copyItem(atPath: folder.path + "/" + name, toPath: crashed.path + "/" + name)
+            }
+            let start = 32 + frame * (24 + pageSize)
+            var bytes = try Data(contentsOf: URL(fileURLWithPath: log))
+            bytes[start + 24 + 500] ^= 1
+            try bytes.write(to: URL(fileURLWithPath: crashed.ledger + ".segment-1-wal"))
+            let restarted = crashed.store()
+            _ = try restarted.open()
+            let sink = Sink()
+            try restarted.recover(into: sink)
+            let before = ends.count { $0 <= start }
+            #expect(sink.batches.count >= before, "frame \(frame): \(sink.batches.count) of \(before) batches")
+            gained += max(0, sink.batches.count - before)
+        }
+        #expect(gained > 0)
+    }
+
     /// With a right checksum. SQLite then opens neither the log nor its database.
     @Test(arguments: [("ledger.sqlite", 4096), ("ledger.sqlite.segment-1", 1024)])
     func aLogOfAnotherVersionIsDamage(file: String, pageSize: UInt32) throws {
