@@ -204,8 +204,9 @@ import Testing
         #expect(folder.notices.withLock { $0.first }?.contains("segment-7") == true)
     }
 
-    /// Whichever frame of a log is damaged: the batches before it are never lost, and some after it come back.
-    @Test func batchesBeforeADamagedFrameComeBack() throws {
+    /// Whichever frames of a log are damaged: the batches before them are never lost, and some after them come back.
+    @Test(arguments: 1...6)
+    func batchesBeforeDamagedFramesComeBack(count: Int) throws {
         let (folder, pageSize, batches) = (try Folder(), 1024, 40 as UInt64)
         let store = folder.store()
         let log = folder.ledger + ".segment-1-wal"
@@ -225,7 +226,9 @@ import Testing
             }
             let start = 32 + frame * (24 + pageSize)
             var bytes = try Data(contentsOf: URL(fileURLWithPath: log))
-            bytes[start + 24 + 500] ^= 1
+            for damaged in 0..<count where start + damaged * (24 + pageSize) < bytes.count {
+                bytes[start + damaged * (24 + pageSize) + 24 + 500] ^= 1
+            }
             try bytes.write(to: URL(fileURLWithPath: crashed.ledger + ".segment-1-wal"))
             let restarted = crashed.store()
             _ = try restarted.open()
