@@ -118,7 +118,9 @@ final class FilterWorker: @unchecked Sendable {
         self.checks = checks
         self.acceptedCopies = acceptedCopies
         self.log = log
-        hostName = Array(Report.hostName().utf8)
+        // A next hop may refuse EHLO with a name that no host can have.
+        let name = Report.hostName()
+        hostName = Array((name.contains("?") ? "localhost" : name).utf8)
         token = Self.ownToken
         pool = NextHopPool(
             nextHop: settings.nextHop, loop: desk.loop, hostName: hostName, token: token, timeouts: timeouts,
